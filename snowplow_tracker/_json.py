@@ -1,0 +1,151 @@
+"""JSON text out of the values that applications put into events."""
+
+import base64
+import math
+from datetime import date, datetime, time
+from decimal import Decimal
+from enum import Enum
+from functools import singledispatch
+from json import JSONEncoder
+from typing import Any, Callable, Collection, FrozenSet, List, Optional, Union
+from uuid import UUID
+
+from .typing import JsonEncoderFunction
+
+__all__ = ["encode_json", "encode_readable_json", "plain"]
+
+
+def encode_json(value: Any, name: str, json_encoder: Optional[JsonEncoderFunction] = None) -> str:
+    """Write a value as compact JSON, with real characters wherever UTF-8 has them.
+
+    NaN and the infinities, which JSON does not have, become null.
+
+    Args:
+        value: May hold everything that `plain` knows, at any depth.
+        name: What the value is to the user, for the message of an error.
+        json_encoder: Asked for a substitute of each value that neither JSON nor `plain` knows.
+
+    Raises:
+        TypeError: If there is no JSON for a part of the value; the message names that part.
+    """
+    encoder = _COMPACT if json_encoder is None else _compact(_plain_or(json_encoder))
+    text = _encode(encoder, value, name)
+    # A lone surrogate has no UTF-8, so it is escaped; it can stand only inside a JSON string, where an escape is right.
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def encode_readable_json(value: Any, name: str) -> str:
+    """Write a value as JSON in ASCII, with blanks after commas and colons; otherwise like `encode_json`."""
+    return _encode(_READABLE, value, name)
+
+
+@singledispatch
+def plain(value: Any) -> Any:
+    """Give the form in which a value goes into JSON. Modules register what their types become.
+
+    Raises:
+        TypeError: If nothing is registered for the value's type.
+    """
+    raise TypeError(f"there is no JSON for the type {type(value).__name__}")
+
+
+def _plain_decimal(value: Decimal) -> Union[int, float]:
+    number = float(value)
+    return int(number) if number.is_integer() and value == int(number) else number
+
+
+def _plain_set(value: Collection[Any]) -> List[Any]:
+    try:
+        return sorted(value)
+    except TypeError:
+        return list(value)
+
+
+def _plain_bytes(value: Union[bytes, bytearray]) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return base64.b64encode(value).decode("ascii")
+
+
+plain.register(UUID, str)
+plain.register(datetime, datetime.isoformat)
+plain.register(date, date.isoformat)
+plain.register(time, time.isoformat)
+plain.register(Decimal, _plain_decimal)
+plain.register(Enum, lambda member: member.value)
+plain.register(set, _plain_set)
+plain.register(frozenset, _plain_set)
+plain.register(bytes, _plain_bytes)
+plain.register(bytearray, _plain_bytes)
+
+
+def _plain_or(json_encoder: JsonEncoderFunction) -> JsonEncoderFunction:
+    unknown = plain.dispatch(object)
+
+    def default(value: Any) -> Any:
+        return json_encoder(value) if plain.dispatch(type(value)) is unknown else plain(value)
+
+    return default
+
+
+def _compact(default: JsonEncoderFunction) -> JSONEncoder:
+    return JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=default)
+
+
+_COMPACT = _compact(plain)
+_READABLE = JSONEncoder(allow_nan=False, default=plain)
+
+
+def _encode(encoder: JSONEncoder, value: Any, name: str) -> str:
+    try:
+        return encoder.encode(value)
+    except Exception:  # whatever it is, the slow way either succeeds or says what is wrong
+        pass
+    try:
+        return encoder.encode(_plain_copy(value, name, encoder.default, frozenset()))
+    except TypeError:
+        raise
+    except Exception as error:
+        raise TypeError(f"{name} cannot be encoded as JSON: {error}") from error
+
+
+def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers: FrozenSet[int]) -> Any:
+    """Copy a value with nothing in it but what JSON has, or say where that is impossible.
+
+    Args:
+        value: What to copy.
+        path: Where it stands, in the user's words.
+        default: Gives a substitute for what JSON does not know.
+        containers: The `id` of each value that this one stands in.
+    """
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int)):
+        return value
+    if id(value) in containers:
+        raise TypeError(f"{path} cannot be encoded as JSON: it contains itself")
+    containers |= {id(value)}
+    if isinstance(value, dict):
+        is_described = value.keys() == {"schema", "data"}
+        return {
+            _plain_key(key, path): _plain_copy(
+                item, f"{path}.{key}" if is_described else f"{path}[{key!r}]", default, containers
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [_plain_copy(item, f"{path}[{index}]", default, containers) for index, item in enumerate(value)]
+    try:
+        substitute = default(value)
+    except Exception as error:
+        raise TypeError(f"{path} cannot be encoded as JSON: {error}") from error
+    return _plain_copy(substitute, path, default, containers)
+
+
+def _plain_key(key: Any, path: str) -> Any:
+    if isinstance(key, float):
+        return key if math.isfinite(key) else None
+    if key is None or isinstance(key, (str, int)):
+        return key
+    raise TypeError(f"{path} cannot be encoded as JSON: {key!r} is no key of an object, strings are")
