@@ -1,0 +1,97 @@
+"""How the collector's address is read, and which URLs requests go to."""
+
+import ipaddress
+import re
+from typing import Any, Optional, Tuple
+from urllib.parse import urlsplit
+
+from ._settings import choice, port_number
+
+__all__ = ["METHODS", "PROTOCOLS", "collector_uri"]
+
+PROTOCOLS = {"http", "https"}
+METHODS = {"get", "post"}
+
+_PATHS = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>\"\\^`{|}]")
+
+
+def collector_uri(endpoint: Any, protocol: Any, port: Any, method: Any) -> str:
+    """Build the URL that requests go to.
+
+    Args:
+        endpoint: Host name or address, or a URL whose scheme and port then count; a path before the collector's own is
+            kept.
+        protocol: Scheme of an endpoint that names none.
+        port: Port, or None for the endpoint's own or the scheme's default.
+        method: Which of the collector's two routes.
+
+    Raises:
+        TypeError: An argument has the wrong type.
+        ValueError: An argument cannot be used; the message shows it.
+    """
+    choice(*sorted(PROTOCOLS))("protocol", protocol)
+    choice(*sorted(METHODS))("method", method)
+    if port is not None:
+        port_number("port", port)
+    if not isinstance(endpoint, str):
+        raise TypeError(f"endpoint must be a string, got {endpoint!r}")
+
+    scheme, address = _split_scheme(endpoint, protocol)
+    credentials, host, own_port, path = _split_address(endpoint, address)
+    if own_port is not None and port is not None and own_port != port:
+        raise ValueError(f"endpoint {endpoint!r} names port {own_port}, but port is {port!r}")
+    port = own_port if port is None else port
+    return f"{scheme}://{credentials}{host}{'' if port is None else f':{port}'}{path.rstrip('/')}{_PATHS[method]}"
+
+
+def _split_scheme(endpoint: str, default: str) -> Tuple[str, str]:
+    address = endpoint.strip()
+    match = _SCHEME.match(address)
+    if match is None:
+        return default, address
+    scheme = match.group(1).lower()
+    if scheme not in PROTOCOLS:
+        raise ValueError(f"endpoint must be an http or https address, got {endpoint!r}")
+    return scheme, address[match.end() :]
+
+
+def _split_address(endpoint: str, address: str) -> Tuple[str, str, Optional[int], str]:
+    if not address:
+        raise ValueError(f"endpoint must name a host, got {endpoint!r}")
+    if _FORBIDDEN.search(address):
+        raise ValueError(f"endpoint must not hold blanks or other characters that no URL has, got {endpoint!r}")
+    if _is_ipv6(address):
+        return "", f"[{address}]", None, ""
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname or "", parts.port
+        _check_host(host, in_brackets="[" in parts.netloc)
+    except ValueError as error:
+        raise ValueError(f"endpoint {endpoint!r} cannot be parsed: {error}") from None
+    if port == 0:
+        raise ValueError(f"endpoint {endpoint!r} names port 0")
+    if "?" in address or "#" in address:
+        raise ValueError(f"endpoint must not have a query string or a fragment, got {endpoint!r}")
+    credentials = parts.netloc[: parts.netloc.rfind("@") + 1]
+    return credentials, f"[{host}]" if ":" in host else host, port, parts.path
+
+
+def _check_host(host: str, in_brackets: bool) -> None:
+    if not host:
+        raise ValueError("it names no host")
+    if in_brackets:
+        if not _is_ipv6(host):
+            raise ValueError("its host is no IPv6 address")
+        return
+    # Refuses empty and overlong labels, which no resolver could look up.
+    host.encode("idna")
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        ipaddress.IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return False
+    return True

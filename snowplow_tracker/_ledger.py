@@ -1,0 +1,256 @@
+"""In which state each accepted payload is: buffered, in flight, delivered or rejected."""
+
+import logging
+import threading
+from dataclasses import dataclass
+from typing import Callable, Dict, List, NamedTuple, Optional
+
+from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
+from .typing import EventStore, PayloadDict, PayloadDictList
+
+__all__ = ["Claim", "Figures", "Ledger", "Refusal", "knows_limit"]
+
+logger = logging.getLogger(__name__)
+
+
+class Claim(NamedTuple):
+    """One payload in the hands of one sender.
+
+    Attributes:
+        hand_out: Number of the hand-out, which grows. Claims are compared by identity: the same payload handed out
+            again makes another claim.
+        payload: The very object that the store gave.
+    """
+
+    hand_out: int
+    payload: PayloadDict
+
+
+class Refusal(NamedTuple):
+    """Why a payload was not accepted."""
+
+    reason: str
+    error: Optional[Exception] = None
+
+
+@dataclass
+class Figures:
+    """The part of `EmitterStats` that is counted, not derived."""
+
+    accepted: int = 0
+    delivered: int = 0
+    rejected: int = 0
+    dropped: int = 0
+    retries: int = 0
+    requests: int = 0
+    last_status: Optional[int] = None
+    last_error: Optional[str] = None
+
+
+class Ledger:
+    """The event store of an emitter, together with what is in flight and what became of the rest.
+
+    `lock` guards everything here and the store itself, whose methods are called with it held, as their contract says.
+    Nobody logs or calls back under it. `changed` is notified when payloads are settled or come back. The lock is
+    reentrant, so that a signal handler which tracks an event cannot deadlock with the code that it interrupted.
+    """
+
+    def __init__(self, store: EventStore) -> None:
+        self.store = store
+        self.closed = False
+        self.measure: Optional[Callable[[PayloadDict], int]] = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew with nothing in flight, as a forked child must: what waits in memory is the parent's to send."""
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.figures = Figures()
+        self.bytes_queued = 0
+        self.wire_bytes = 0
+        self._hand_outs = 0
+        # By the payload's identity; the claim keeps the payload alive, so that the identity stays its own.
+        self._in_flight: Dict[int, Claim] = {}
+
+    def forget_memory(self) -> None:
+        """Empty a store that a forked child has only as a copy of its parent's."""
+        if isinstance(self.store, InMemoryEventStore):
+            self.store.clear()
+
+    def close(self) -> None:
+        """Accept nothing from now on."""
+        with self.lock:
+            self.closed = True
+
+    def waiting(self) -> int:
+        """Count the payloads in the store; 0 if it cannot tell, which the next `add` reports."""
+        with self.lock:
+            try:
+                return self.store.size()
+            except Exception:
+                return 0
+
+    def has_unsettled(self) -> bool:
+        """Tell, without a lock, whether accepted payloads wait or are in flight."""
+        return self.figures.accepted > self.figures.delivered + self.figures.rejected
+
+    def in_flight(self) -> int:
+        """Count the payloads that are being sent."""
+        return len(self._in_flight)
+
+    def last_hand_out(self) -> int:
+        """Return the number of the newest hand-out."""
+        return self._hand_outs
+
+    def is_settled(self, last_hand_out: int) -> bool:
+        """Tell whether nothing is in flight of what was handed out up to a number."""
+        with self.lock:
+            return all(claim.hand_out > last_hand_out for claim in self._in_flight.values())
+
+    def count_request(self, status: int, error: Optional[str]) -> None:
+        """Note how a request ended."""
+        with self.lock:
+            self.figures.requests += 1
+            self.figures.last_status = int(status)
+            self.figures.last_error = error
+
+    def add(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
+        """Accept a payload.
+
+        Args:
+            payload: The emitter's own copy.
+            capacity: How many payloads may wait or be in flight; None for what the store says.
+
+        Returns:
+            Why the payload was not accepted; None if it was.
+        """
+        with self.lock:
+            try:
+                refusal = self._offer(payload, capacity)
+            except Exception as error:
+                refusal = Refusal("the event store failed", error)
+            if refusal is None:
+                self.figures.accepted += 1
+                self._count_bytes([payload], 1)
+            else:
+                self.figures.dropped += 1
+        return refusal
+
+    def take(self, limit: Optional[int] = None, unless_in_flight: bool = False) -> List[Claim]:
+        """Have the store hand payloads out, oldest first.
+
+        Args:
+            limit: How many at the most, for a store that `knows_limit`.
+            unless_in_flight: Take nothing while others are in flight.
+        """
+        with self.lock:
+            if unless_in_flight and self._in_flight:
+                return []
+            try:
+                # Some stores in the wild give None if nothing waits.
+                batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
+            except Exception as failure:
+                error = failure
+            else:
+                self._count_bytes(batch, -1)
+                return self._claim(batch)
+        logger.error("The event store failed to hand out payloads", exc_info=error)
+        return []
+
+    def admit(self, batch: PayloadDictList) -> List[Claim]:
+        """Return the claims of a batch that is about to be sent.
+
+        Payloads that did not come from the store are accepted on the way.
+        """
+        with self.lock:
+            strangers = [payload for payload in batch if id(payload) not in self._in_flight]
+            self.figures.accepted += len(self._claim(strangers))
+            return [self._in_flight[id(payload)] for payload in batch]
+
+    def settle(self, delivered: PayloadDictList, rejected: PayloadDictList) -> None:
+        """Forget payloads whose fate is known."""
+        done = delivered + rejected
+        if not done:
+            return
+        with self.lock:
+            self.figures.delivered += len(delivered)
+            self.figures.rejected += len(rejected)
+            error = self._clean_up(done, need_retry=False)
+        if error is not None:
+            logger.error("The event store failed to forget %d payloads", len(done), exc_info=error)
+
+    def put_back(self, batch: PayloadDictList, is_retry: bool = True) -> Optional[Exception]:
+        """Return payloads to the store.
+
+        Args:
+            batch: Payloads in flight, in their order.
+            is_retry: Whether they count as retries in the figures.
+
+        Returns:
+            Why the store failed, in which case the payloads are lost and count as rejected.
+        """
+        if not batch:
+            return None
+        with self.lock:
+            error = self._clean_up(batch, need_retry=True)
+            if error is not None:
+                self.figures.rejected += len(batch)
+            else:
+                self._count_bytes(batch, 1)
+                self.figures.retries += len(batch) if is_retry else 0
+        return error
+
+    def unsettled(self, claims: List[Claim]) -> PayloadDictList:
+        """Return the payloads of those claims that were neither settled nor put back yet."""
+        with self.lock:
+            return [claim.payload for claim in claims if self._in_flight.get(id(claim.payload)) is claim]
+
+    def count_again(self) -> None:
+        """Measure all that waits, after `measure` was set."""
+        with self.lock:
+            self.bytes_queued = self.wire_bytes = 0
+            self._count_bytes(list(getattr(self.store, "event_buffer", [])), 1)
+
+    def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
+        if self.closed:
+            return Refusal("the emitter is closed")
+        if self.store.size() + len(self._in_flight) >= (capacity or self._capacity_of_store()):
+            return Refusal("the buffer is full")
+        # Stores in the wild return nothing; only a plain False is a refusal.
+        return Refusal("the event store refused") if self.store.add_event(payload) is False else None
+
+    def _claim(self, batch: PayloadDictList) -> List[Claim]:
+        self._hand_outs += 1
+        claims = [Claim(self._hand_outs, payload) for payload in batch]
+        self._in_flight.update((id(claim.payload), claim) for claim in claims)
+        return claims
+
+    def _get_limited_batch(self, limit: int) -> PayloadDictList:
+        return self.store.get_events_batch(limit)  # type: ignore[call-arg]  # only for a store that knows_limit
+
+    def _clean_up(self, batch: PayloadDictList, need_retry: bool) -> Optional[Exception]:
+        for payload in batch:
+            self._in_flight.pop(id(payload), None)
+        self.changed.notify_all()
+        try:
+            self.store.cleanup(batch, need_retry)
+        except Exception as failure:
+            return failure
+        return None
+
+    def _count_bytes(self, payloads: List[PayloadDict], sign: int) -> None:
+        if self.measure is not None:
+            self.bytes_queued += sign * sum(len(str(payload)) for payload in payloads)
+            self.wire_bytes += sign * sum(map(self.measure, payloads))
+
+    def _capacity_of_store(self) -> int:
+        capacity = getattr(self.store, "buffer_capacity", None)
+        return capacity if isinstance(capacity, int) else DEFAULT_BUFFER_CAPACITY
+
+
+def knows_limit(store: EventStore) -> bool:
+    """Tell whether a store hands out just so many payloads as it is asked for.
+
+    A subclass of `InMemoryEventStore` with a `get_events_batch` of its own may not know the argument.
+    """
+    return getattr(type(store), "get_events_batch", None) is InMemoryEventStore.get_events_batch

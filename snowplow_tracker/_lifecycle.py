@@ -1,0 +1,157 @@
+"""What becomes of emitters when the interpreter exits, the process forks, or nobody holds them any more."""
+
+import _thread
+import atexit
+import collections
+import logging
+import os
+import sys
+import threading
+import time
+import weakref
+from typing import Any, Deque, Dict, List, Optional
+
+from typing_extensions import Protocol
+
+__all__ = ["EXIT_SECONDS", "Lifecycle", "lifecycle"]
+
+logger = logging.getLogger(__name__)
+
+# How long all emitters of a process may take together to send what waits at exit.
+EXIT_SECONDS = 5.0
+# How long one emitter that nobody holds any more may take, in the background.
+_ORPHAN_SECONDS = 60.0
+_MAX_ORPHANS = 1_000
+_MAX_ORPHAN_THREADS = 8
+
+
+class _Member(Protocol):
+    flush_on_exit: bool
+
+    def _flush_at_exit(self, timeout: float) -> bool: ...
+
+    def _give_up(self, reason: str) -> None: ...
+
+    def _begin_anew_in_child(self) -> None: ...
+
+    def close(self, timeout: Optional[float]) -> bool: ...
+
+
+class Lifecycle:
+    """The emitters of this process.
+
+    A finalizer calls `adopt` in whatever thread collects garbage, and whatever lock that thread holds. So there is no
+    lock here: all shared state is in dicts and deques whose single operations are atomic.
+    """
+
+    def __init__(self) -> None:
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._members: Dict[int, weakref.ReferenceType[_Member]] = {}
+        self._adopted: Dict[int, _Member] = {}
+        self._orphans: Deque[_Member] = collections.deque()
+        self._free_threads: Deque[None] = collections.deque([None] * _MAX_ORPHAN_THREADS)
+        self._exit_at: Optional[float] = None
+
+    def register(self, emitter: _Member) -> None:
+        """Take note of a new emitter, without keeping it alive."""
+        key = id(emitter)
+        members = self._members
+        members[key] = weakref.ref(emitter, lambda _: members.pop(key, None))
+
+    def adopt(self, emitter: _Member) -> None:
+        """Have an emitter closed in the background, because nobody holds it any more."""
+        if self._exit_at is not None:
+            return
+        if len(self._adopted) >= _MAX_ORPHANS:
+            emitter._give_up(f"{_MAX_ORPHANS} emitters that nobody holds wait already")
+            return
+        self._adopted[id(emitter)] = emitter
+        self._orphans.append(emitter)
+        self._start_thread()
+
+    def seconds_to_exit(self) -> Optional[float]:
+        """Return the seconds that are left to send events in, once the interpreter exits; None before."""
+        return None if self._exit_at is None else max(0.0, self._exit_at - time.monotonic())
+
+    def at_exit(self) -> None:
+        """Send what waits in all emitters, within `EXIT_SECONDS` altogether."""
+        self._exit_at = time.monotonic() + EXIT_SECONDS
+        # An adopted emitter may or may not have kept its weak reference.
+        emitters = {id(emitter): emitter for emitter in [*self._living(), *self._adopted.values()]}
+        unfinished = [emitter for emitter in emitters.values() if emitter.flush_on_exit]
+        # First each gets its share, so that a collector that hangs costs only its own emitter; then what is left over.
+        for _ in range(2):
+            unfinished = [
+                emitter
+                for position, emitter in enumerate(unfinished)
+                if not emitter._flush_at_exit((self.seconds_to_exit() or 0.0) / (len(unfinished) - position))
+            ]
+        for emitter in unfinished:
+            emitter._give_up(f"the interpreter exits, and {EXIT_SECONDS:g} s were not enough")
+
+    def after_fork_in_child(self) -> None:
+        """Have all emitters begin anew in a forked child."""
+        emitters = self._living()
+        self._begin_anew()
+        for emitter in emitters:
+            emitter._begin_anew_in_child()
+            self.register(emitter)
+        multiprocessing = sys.modules.get("multiprocessing.util")
+        if multiprocessing is not None:
+            # A child of multiprocessing ends without atexit. It calls its own finalizers, which can only be registered
+            # after it has cleared those of its parent.
+            multiprocessing.register_after_fork(self, _flush_when_multiprocessing_ends)
+
+    def _living(self) -> List[_Member]:
+        references = self._members.copy().values()
+        return [emitter for emitter in (reference() for reference in references) if emitter is not None]
+
+    def _start_thread(self) -> None:
+        try:
+            self._free_threads.popleft()
+        except IndexError:
+            return
+        try:
+            # To start a `threading.Thread` takes locks of its module, which the thread that collects garbage may hold.
+            # A bare thread holds none.
+            _thread.start_new_thread(self._start_named_thread, ())
+        except RuntimeError:
+            # Out of threads. The exit handler, or the next orphan's thread, will find the emitter.
+            self._free_threads.append(None)
+
+    def _start_named_thread(self) -> None:
+        try:
+            threading.Thread(target=self._close_orphans, name="snowplow-orphans", daemon=True).start()
+        except RuntimeError:
+            self._free_threads.append(None)
+
+    def _close_orphans(self) -> None:
+        while True:
+            try:
+                emitter = self._orphans.popleft()
+            except IndexError:
+                self._free_threads.append(None)
+                if not self._orphans:
+                    return
+                # One came between the last look and the thread's sign-off.
+                self._start_thread()
+                return
+            try:
+                if not emitter.close(_ORPHAN_SECONDS):
+                    emitter._give_up(f"nobody holds the emitter, and {_ORPHAN_SECONDS:g} s were not enough")
+            except Exception:
+                logger.exception("An emitter that nobody holds could not be closed")
+            self._adopted.pop(id(emitter), None)
+            del emitter
+
+
+def _flush_when_multiprocessing_ends(registry: Any) -> None:
+    sys.modules["multiprocessing.util"].Finalize(None, registry.at_exit, exitpriority=100)
+
+
+lifecycle = Lifecycle()
+atexit.register(lifecycle.at_exit)
+if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
+    os.register_at_fork(after_in_child=lifecycle.after_fork_in_child)

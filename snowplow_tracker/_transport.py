@@ -1,0 +1,230 @@
+"""One HTTP exchange with the collector: what is sent through which connection, and which status came of it."""
+
+import http.client
+import ssl
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any, Callable, List, Mapping, Optional, Tuple
+
+import requests
+import urllib3.exceptions
+from requests.auth import AuthBase, HTTPBasicAuth
+from requests.utils import get_auth_from_url
+
+from ._retry import NO_RESPONSE, parse_retry_after
+from .typing import RequestTimeout
+
+__all__ = [
+    "DEFAULT_TIMEOUT_SECONDS",
+    "Requester",
+    "SessionPool",
+    "Status",
+    "forget_connections",
+    "requester_for",
+    "status_of",
+    "within",
+]
+
+# To connect, and to wait for the next byte of the response.
+DEFAULT_TIMEOUT_SECONDS = (10.0, 30.0)
+
+_ORIGINAL_POST = requests.post
+_ORIGINAL_GET = requests.get
+# A collector's own answers are a few bytes long; a longer one is not worth reading to keep its connection.
+_MAX_ANSWER_BYTES = 65_536
+_CHANGED_TO_GET = {301, 302, 303}
+_CLOSED_BY_PEER = (
+    http.client.RemoteDisconnected,
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+)
+
+
+class Status(int):
+    """An HTTP status code, or `NO_RESPONSE`, with what else the retry rules need to know of a response.
+
+    Attributes:
+        retry_after_seconds: How long the collector asked to be left alone; 0.0 if it did not.
+        error: Why there was no response, None if there was one.
+    """
+
+    retry_after_seconds: float
+    error: Optional[str]
+
+    def __new__(cls, code: int, retry_after_seconds: float = 0.0, error: Optional[str] = None) -> "Status":
+        status = super().__new__(cls, code)
+        status.retry_after_seconds = retry_after_seconds
+        status.error = error
+        return status
+
+    @classmethod
+    def no_response(cls, reason: object) -> "Status":
+        """Describe a request that ended in an exception, or in something that is no status."""
+        text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
+        return cls(NO_RESPONSE, error=text)
+
+
+class Requester:
+    """A pair of functions that send requests: `requests.post` and `requests.get`, or the same two of a session."""
+
+    def __init__(self, post: Callable[..., Any], get: Callable[..., Any]) -> None:
+        self.post = post
+        self.get = get
+
+
+def requester_for(session: Any, api: Any, pool: "SessionPool") -> Requester:
+    """Choose the functions that send an emitter's requests.
+
+    Args:
+        session: The session that the application gave; it wins.
+        api: The `requests` module as the emitter sees it. A function that the application replaced there is called.
+        pool: Sends what neither of these claims.
+    """
+    if session is not None:
+        return Requester(post=session.post, get=session.get)
+    return Requester(
+        post=pool.post if api.post is _ORIGINAL_POST else api.post,
+        get=pool.get if api.get is _ORIGINAL_GET else api.get,
+    )
+
+
+def status_of(response: Any) -> Status:
+    """Read the status out of whatever a send function returned: a response, or a bare status code.
+
+    A redirect that turned a POST into a GET lost its payloads on the way, so its own status counts.
+    """
+    if isinstance(response, Status):
+        return response
+    if isinstance(response, int) and not isinstance(response, bool):
+        return Status(response)
+    code = getattr(response, "status_code", None)
+    if isinstance(code, bool) or not isinstance(code, int):
+        return Status.no_response(f"neither a status code nor a response: {response!r}")
+    history = getattr(response, "history", None)
+    if isinstance(history, list) and _method_of(response) != "POST":
+        for redirect in history:
+            if _method_of(redirect) == "POST" and redirect.status_code in _CHANGED_TO_GET:
+                return Status(redirect.status_code)
+    headers = getattr(response, "headers", None)
+    retry_after = headers.get("Retry-After") if isinstance(headers, Mapping) else None
+    return Status(code, parse_retry_after(retry_after))
+
+
+def within(timeout: RequestTimeout, remaining_seconds: float) -> Tuple[float, float]:
+    """Shorten a timeout so that connecting and reading together end when the time is up."""
+    connect, read = timeout if isinstance(timeout, (tuple, list)) else (timeout, timeout)
+    return min(connect, remaining_seconds / 4), min(read, remaining_seconds * 3 / 4)
+
+
+def forget_connections(session: Any) -> None:
+    """Give an application's session new connections: for a forked child, whose parent goes on using the old ones."""
+    if not isinstance(session, requests.Session):
+        return
+    for adapter in session.adapters.values():
+        if isinstance(adapter, requests.adapters.HTTPAdapter):
+            # What unpickling does: it makes new connection pools, without a look at the old ones and their locks.
+            adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs lack it
+
+
+class SessionPool:
+    """Sessions that keep their connections alive.
+
+    A session serves one thread at a time, so there are never more of them than requests that ran at once; the pool
+    needs no lock, because `list.append` and `list.pop` are atomic.
+    """
+
+    def __init__(self) -> None:
+        self._idle: List[_CollectorSession] = []
+
+    def post(self, url: str, **arguments: Any) -> requests.Response:
+        """Do what `requests.post` does."""
+        return self._send("POST", url, arguments)
+
+    def get(self, url: str, **arguments: Any) -> requests.Response:
+        """Do what `requests.get` does."""
+        return self._send("GET", url, arguments)
+
+    def close(self) -> None:
+        """Close the connections that no thread uses now. The pool stays usable."""
+        idle, self._idle = self._idle, []
+        for session in idle:
+            session.close()
+
+    def forget(self) -> None:
+        """Drop all sessions without a word to the peer: for a forked child, whose parent goes on using them."""
+        self._idle = []
+
+    def _send(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            return self._exchange(_CollectorSession(), method, url, arguments)
+        try:
+            return self._exchange(session, method, url, arguments)
+        except requests.ConnectionError as error:
+            if not _peer_had_closed(error):
+                raise
+        # The collector ended an idle connection at the moment of its next use, which says nothing about this request.
+        return self._exchange(_CollectorSession(), method, url, arguments)
+
+    def _exchange(
+        self, session: "_CollectorSession", method: str, url: str, arguments: Mapping[str, Any]
+    ) -> requests.Response:
+        try:
+            response = session.request(method, url, stream=True, **arguments)
+            _read_answer(response)
+        except BaseException:
+            session.close()
+            raise
+        self._idle.append(session)
+        return response
+
+
+class _CollectorSession(requests.Session):
+    """A session that remembers nothing between requests but its connection.
+
+    A kept `sp` cookie would give all events the same network user id. Proxies and CA bundles of the environment count,
+    a `.netrc` does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.auth = _CredentialsOfUrl()
+
+    def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
+        """Send no credentials to another host that a redirect leads to."""
+        if self.should_strip_auth(response.request.url or "", prepared_request.url or ""):
+            prepared_request.headers.pop("Authorization", None)
+
+
+class _CredentialsOfUrl(AuthBase):
+    """What `requests` does by itself for `https://user:password@host`, but never with a `.netrc`."""
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        username, password = get_auth_from_url(request.url or "")
+        return HTTPBasicAuth(username, password)(request) if username or password else request
+
+
+def _read_answer(response: requests.Response) -> None:
+    """Read the body, because a connection is used again only after it; the status alone decides the outcome."""
+    try:
+        complete = response.raw is None or len(response.raw.read(_MAX_ANSWER_BYTES + 1)) <= _MAX_ANSWER_BYTES
+    except (urllib3.exceptions.HTTPError, OSError):
+        complete = False
+    if not complete:
+        response.close()
+
+
+def _method_of(response: Any) -> Any:
+    return getattr(getattr(response, "request", None), "method", None)
+
+
+def _peer_had_closed(error: Optional[BaseException]) -> bool:
+    while error is not None:
+        if isinstance(error, _CLOSED_BY_PEER):
+            return True
+        error = error.__context__
+    return False

@@ -1,0 +1,119 @@
+"""Threads that do work for an emitter."""
+
+import logging
+import queue
+import threading
+import weakref
+from typing import Any, List
+
+from typing_extensions import Protocol
+
+__all__ = ["WorkerPool"]
+
+logger = logging.getLogger(__name__)
+
+
+class _Owner(Protocol):
+    def _work(self, task: Any) -> None: ...
+
+
+class _Stop:
+    """A task that ends the worker which takes it."""
+
+
+class WorkerPool:
+    """A fixed number of daemon threads that take tasks from a queue and have their owner do them.
+
+    The threads start with the first task; one that died is replaced at the next task. They do not keep the owner alive:
+    between two tasks they know it by a weak reference only. The lock guards the list of threads.
+    """
+
+    def __init__(self, owner: _Owner, name: str) -> None:
+        """Start nothing yet.
+
+        Args:
+            owner: Its `_work(task)` is called in a worker, one task at a time in each.
+            name: Begins the names of the threads.
+        """
+        self._owner = weakref.ref(owner)
+        self._name = name
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew without threads and tasks, as a forked child must."""
+        self.queue: queue.Queue[Any] = queue.Queue()
+        self._lock = threading.RLock()
+        self._threads: List[threading.Thread] = []
+        self._started = 0
+
+    def hand_over(self, thread_count: int) -> bool:
+        """Have a worker do something soon: put None, the task without a name, unless enough of them wait already.
+
+        Never blocks. Returns False if there is no worker and none could be started.
+        """
+        # One waiting task for each worker is as good as more: each one is for all that waits when it is taken.
+        if self.queue.qsize() < thread_count:
+            self.queue.put(None)
+        return self.keep_running(thread_count)
+
+    def run(self) -> None:
+        """Work in the calling thread, as one of the workers, until the pool is stopped."""
+        thread = threading.current_thread()
+        with self._lock:
+            self._threads.append(thread)
+        try:
+            _work_off(self.queue, self._owner)
+        finally:
+            with self._lock:
+                self._threads = [other for other in self._threads if other is not thread]
+
+    def stop(self) -> None:
+        """End the workers, each when it has done what it does now. The pool can be started again."""
+        with self._lock:
+            threads, self._threads = self._threads, []
+        for _ in threads:
+            self.queue.put(_Stop)
+
+    def has_threads(self) -> bool:
+        """Tell, without a lock, whether workers were started and not stopped."""
+        return bool(self._threads)
+
+    def keep_running(self, thread_count: int) -> bool:
+        """Start the workers that are missing; False if there is none at all and none could be started."""
+        if len(self._threads) >= thread_count and all(thread.is_alive() for thread in self._threads):
+            return True
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            while len(self._threads) < thread_count:
+                self._started += 1
+                thread = threading.Thread(
+                    target=_work_off,
+                    args=(self.queue, self._owner),
+                    name=f"{self._name}-{self._started}",
+                    daemon=True,
+                )
+                try:
+                    thread.start()
+                except RuntimeError:
+                    # Out of threads, or the interpreter is shutting down.
+                    break
+                self._threads.append(thread)
+            return bool(self._threads)
+
+
+def _work_off(tasks: "queue.Queue[Any]", owner_reference: "weakref.ReferenceType[_Owner]") -> None:
+    while True:
+        task = tasks.get()
+        try:
+            if task is _Stop:
+                return
+            owner = owner_reference()
+            if owner is None:
+                return
+            owner._work(task)
+        except Exception:
+            logger.exception("A worker's task failed")
+        finally:
+            del task
+            owner = None
+            tasks.task_done()

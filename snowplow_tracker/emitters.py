@@ -1,0 +1,929 @@
+"""When payloads are sent, and what the outcome means for each of them."""
+
+import contextlib
+import functools
+import logging
+import queue
+import threading
+import time
+import warnings
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+
+import requests
+from typing_extensions import Self
+
+from ._delivery import Outcome, deliver
+from ._endpoint import METHODS, PROTOCOLS, collector_uri
+from ._flush_timer import FlushTimer
+from ._ledger import Claim, Ledger, Refusal, knows_limit
+from ._lifecycle import lifecycle
+from ._reporting import Occurrences
+from ._retry import MIN_RETRY_DELAY_SECONDS, NO_RESPONSE, is_good_status_code, next_delay, should_retry
+from ._settings import (
+    Setting,
+    callback,
+    choice,
+    event_store as check_event_store,
+    flag,
+    optional,
+    positive_int,
+    positive_number,
+    request_timeout as check_request_timeout,
+    retry_codes,
+    session as check_session,
+    wait_seconds,
+)
+from ._transport import (
+    DEFAULT_TIMEOUT_SECONDS,
+    Requester,
+    SessionPool,
+    Status,
+    forget_connections,
+    requester_for,
+    status_of,
+    within,
+)
+from ._wire import PAYLOAD_DATA_SCHEMA, estimated_bytes, request_overhead_bytes, wire_bytes, wire_payload
+from ._worker_pool import WorkerPool
+from .event_store import InMemoryEventStore
+from .typing import (
+    EmitterProtocol,
+    EmitterStats,
+    EventStore,
+    FailureCallback,
+    HttpProtocol,
+    Method,
+    PayloadDict,
+    PayloadDictList,
+    RequestTimeout,
+    SuccessCallback,
+)
+
+__all__ = [
+    "AsyncEmitter",
+    "DEFAULT_MAX_LENGTH",
+    "DEFAULT_MAX_REQUEST_BYTES",
+    "Emitter",
+    "FlushTimer",
+    "METHODS",
+    "PAYLOAD_DATA_SCHEMA",
+    "PROTOCOLS",
+    "Requester",
+]
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MAX_LENGTH = 10
+# A collector with a stream sink silently destroys what is larger than 1,048,576 bytes once it has added its own fields.
+DEFAULT_MAX_REQUEST_BYTES = 900_000
+
+_DROPS_REPORTED_EVERY_SECONDS = 10.0
+_FAILURES_REPORTED_EVERY_SECONDS = 60.0
+# How often a flush that waits for a worker makes sure that there is one.
+_WORKER_CHECK_SECONDS = 0.2
+
+
+class _ThreadState(threading.local):
+    """What a thread is doing with an emitter at the moment.
+
+    Attributes:
+        is_sending: It is inside `send_events`, be it in a request or in a callback.
+        is_flushing: It is inside a flush that will look at `wants_flush` in the end.
+        wants_flush: Something inside `send_events` asked for a flush, which must not nest.
+        is_reporting_drop: It is inside the callback that is told of a dropped payload.
+        has_failed: A request of its last flush has to be retried.
+        deadline: Monotonic time at which an explicit flush must end.
+        backoffs_seen: How many backoffs there had been when the attempt began; None outside of an attempt.
+        retry_after_seconds: What the collector asked for in the attempt.
+    """
+
+    is_sending = False
+    is_flushing = False
+    wants_flush = False
+    is_reporting_drop = False
+    has_failed = False
+    deadline: Optional[float] = None
+    backoffs_seen: Optional[int] = None
+    retry_after_seconds = 0.0
+
+
+class Emitter(EmitterProtocol):
+    """Buffers payloads and sends them to a collector, in the thread that completes a batch.
+
+    All methods may be called from several threads, and from callbacks. None of them raises because of the network, the
+    collector, a callback or the event store. The options are attributes, described at `EmitterConfiguration`; they may
+    be reassigned at any time.
+
+    There is one lock, `lock`, which belongs to the ledger: it guards the event store, what is in flight, the figures
+    and the backoff. No request, no callback and no log line happens while it is held.
+
+    Attributes:
+        endpoint: The URL that requests go to.
+        retry_delay: The current backoff in seconds; 0 while the collector answers.
+        retry_timer: Flushes at the end of a backoff.
+        timer: Flushes at intervals.
+    """
+
+    retry_delay: float
+    batch_size: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_LENGTH)
+    byte_limit: "Setting[Optional[int]]" = Setting(optional(positive_int))
+    buffer_capacity: "Setting[Optional[int]]" = Setting(optional(positive_int))
+    custom_retry_codes: "Setting[Dict[int, bool]]" = Setting(retry_codes)
+    flush_interval: "Setting[Optional[float]]" = Setting(optional(positive_number))
+    flush_on_exit: "Setting[bool]" = Setting(flag, True)
+    max_request_bytes: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_REQUEST_BYTES)
+    max_retry_delay_seconds: "Setting[float]" = Setting(positive_number, 60)
+    method: "Setting[Any]" = Setting(choice(*sorted(METHODS)), "post")
+    on_failure: "Setting[Optional[FailureCallback]]" = Setting(optional(callback))
+    on_success: "Setting[Optional[SuccessCallback]]" = Setting(optional(callback))
+    request_timeout: "Setting[Optional[RequestTimeout]]" = Setting(optional(check_request_timeout))
+    session: "Setting[Optional[requests.Session]]" = Setting(optional(check_session))
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: HttpProtocol = "https",
+        port: Optional[int] = None,
+        method: Method = "post",
+        batch_size: Optional[int] = None,
+        on_success: Optional[SuccessCallback] = None,
+        on_failure: Optional[FailureCallback] = None,
+        byte_limit: Optional[int] = None,
+        request_timeout: Optional[RequestTimeout] = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: Optional[int] = None,
+        custom_retry_codes: Optional[Dict[int, bool]] = None,
+        event_store: Optional[EventStore] = None,
+        session: Optional[requests.Session] = None,
+        *,
+        buffer_size: Optional[int] = None,
+        max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+        flush_interval: Optional[float] = None,
+        flush_on_exit: bool = True,
+    ) -> None:
+        """Neither start a thread nor open a connection: emitters are built while applications are imported.
+
+        The options are described at `EmitterConfiguration`, all but these: `endpoint` is the collector's host name,
+        address or URL. A scheme and a port in it count before `protocol`; a path is kept before the collector's own.
+        `method` is `post`, which sends batches, or `get`, which sends each event in a request of its own. `buffer_size`
+        is a deprecated name of `batch_size`.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument has a wrong value.
+        """
+        self.endpoint = self.as_collector_uri(endpoint, protocol, port, method)
+        self.method = method
+        batch_size = _batch_size(batch_size, buffer_size)
+        self.batch_size = (DEFAULT_MAX_LENGTH if method == "post" else 1) if batch_size is None else batch_size
+        self.on_success = on_success
+        self.on_failure = on_failure
+        self.byte_limit = byte_limit
+        self.request_timeout = request_timeout
+        self.max_retry_delay_seconds = max_retry_delay_seconds
+        self.buffer_capacity = buffer_capacity
+        self.custom_retry_codes = {} if custom_retry_codes is None else custom_retry_codes
+        self.session = session
+        self.max_request_bytes = max_request_bytes
+        self.flush_interval = flush_interval
+        self.flush_on_exit = flush_on_exit
+
+        if event_store is None:
+            event_store = InMemoryEventStore(logger, buffer_capacity)
+        self._ledger = Ledger(check_event_store("event_store", event_store))
+        self._sessions = SessionPool()
+        self._workers = WorkerPool(self, "snowplow-emitter")
+        self.timer = FlushTimer(self, repeating=True)
+        self.retry_timer = FlushTimer(self, repeating=False)
+        self._begin_anew()
+        lifecycle.register(self)
+        self._is_complete = True
+
+    @staticmethod
+    def as_collector_uri(
+        endpoint: str, protocol: HttpProtocol = "https", port: Optional[int] = None, method: Method = "post"
+    ) -> str:
+        """Build the URL that requests go to.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument has a wrong value, or the endpoint and the port disagree.
+        """
+        return collector_uri(endpoint, protocol, port, method)
+
+    @property
+    def event_store(self) -> EventStore:
+        """Where payloads wait."""
+        return self._ledger.store
+
+    @event_store.setter
+    def event_store(self, store: EventStore) -> None:
+        self._ledger.store = check_event_store("event_store", store)
+
+    @property
+    def lock(self) -> Any:
+        """The reentrant lock under which the event store is called."""
+        return self._ledger.lock
+
+    @property
+    def bytes_queued(self) -> Optional[int]:
+        """The length of the waiting payloads, each printed as a dict; None without a `byte_limit`."""
+        return None if self.byte_limit is None else self._ledger.bytes_queued
+
+    def input(self, payload: PayloadDict) -> None:
+        """Accept a payload, and flush if a limit is reached.
+
+        What is accepted is a copy. A payload that does not fit into the buffer is dropped: counted, logged, no error.
+
+        Args:
+            payload: Name-value pairs. `None` is left out; bools, dicts and lists become text, and for POST all values.
+
+        Raises:
+            TypeError: The payload is no dict, or a value in it cannot be encoded as JSON.
+        """
+        if not isinstance(payload, dict):
+            raise TypeError(f"payload must be a dict, got {payload!r}")
+        accepted = wire_payload(payload, self.method)
+        if self.byte_limit is not None and self._ledger.measure is None:
+            self._measure_from_now_on()
+
+        refusal = self._ledger.add(accepted, self.buffer_capacity)
+        if refusal is not None:
+            self._report_drop(accepted, refusal)
+            return
+        if self.flush_interval is not None and not self.timer.is_active():
+            self.timer.start(self.flush_interval)
+        if self.reached_limit():
+            self.flush()
+        seconds_to_exit = lifecycle.seconds_to_exit()
+        if seconds_to_exit is not None and self.flush_on_exit:
+            # Another exit handler tracks an event after ours has run.
+            self._flush_at_exit(seconds_to_exit)
+
+    def reached_limit(self) -> bool:
+        """Tell whether `batch_size` or `byte_limit` is reached by what waits."""
+        if self._ledger.waiting() >= self.batch_size:
+            return True
+        byte_limit = self.byte_limit
+        if byte_limit is None:
+            return False
+        return request_overhead_bytes(self.method) + self._ledger.wire_bytes >= byte_limit
+
+    def flush(self) -> None:
+        """Send all that waits, in this thread, unless a backoff is on.
+
+        From inside a callback or an `http_post` of one's own the flush happens after the one that is under way.
+        """
+        if self._is_inside_flush():
+            self._mine.wants_flush = True
+        else:
+            self._flush_here(hold_back=True)
+
+    def async_flush(self) -> None:
+        """Have another thread flush. Never blocks; a backoff is respected."""
+        if not self._ledger.closed:
+            self._hand_over()
+
+    def sync_flush(self, timeout: Optional[float] = None) -> None:
+        """Try to send all that waits, backoff or not, and return when all of it has been tried.
+
+        When a request fails, what has not been sent yet waits for the retry. From inside a callback or an `http_post`
+        of one's own this is an asynchronous flush, with a warning.
+
+        Args:
+            timeout: Seconds to go on for, at the backoff's pace, until all is out; 0 or more. By default there is one
+                attempt, which takes as long as its requests.
+
+        Raises:
+            TypeError: The timeout is no number.
+            ValueError: The timeout is negative.
+        """
+        seconds = optional(wait_seconds)("timeout", timeout)
+        if self._is_inside_flush():
+            logger.warning("A flush cannot wait for the flush that it is called from, so it happens asynchronously")
+            self.async_flush()
+            return
+        self._flush_within(seconds)
+
+    def send_events(self, evts: PayloadDictList) -> None:
+        """Send payloads, settle each of them by the outcome, and call the callbacks.
+
+        Args:
+            evts: Payloads in the order to send them. They get a sent timestamp; those that never were in the event
+                store are put there if they have to be retried.
+        """
+        if not evts:
+            logger.debug("There is nothing to send")
+            return
+        batch = list(evts)
+        claims = self._ledger.admit(batch)
+        with self._sending():
+            outcome = self._attempt(batch)
+            self._settle(outcome, claims)
+            self._report(outcome)
+        if self._mine.wants_flush and not self._is_inside_flush():
+            # The application called this method itself; a callback completed the next batch.
+            self.flush()
+
+    def http_post(self, data: str) -> int:
+        """Send one POST request. May be overridden.
+
+        Args:
+            data: The body, JSON in ASCII.
+
+        Returns:
+            The status code, -1 if there was no response. An override may also return a response, or raise.
+        """
+        requester = requester_for(self.session, requests, self._sessions)
+        try:
+            response = requester.post(
+                self.endpoint,
+                data=data,
+                headers={"Content-Type": "application/json; charset=utf-8"},
+                timeout=self._timeout(),
+            )
+        except requests.RequestException as error:
+            return Status.no_response(error)
+        return status_of(response)
+
+    def http_get(self, payload: PayloadDict) -> int:
+        """Send one GET request. May be overridden, like `http_post`.
+
+        Args:
+            payload: The parameters of the query.
+        """
+        requester = requester_for(self.session, requests, self._sessions)
+        try:
+            response = requester.get(self.endpoint, params=payload, timeout=self._timeout())
+        except requests.RequestException as error:
+            return Status.no_response(error)
+        return status_of(response)
+
+    @staticmethod
+    def attach_sent_timestamp(events: PayloadDictList) -> None:
+        """Put the current time in milliseconds into payloads as `stm`, but no time before their `dtm`.
+
+        Args:
+            events: Payloads that are sent at once; changed in place.
+        """
+        now = int(time.time() * 1000)
+        for payload in events:
+            # A clock that was set back must not make an event leave before it happened.
+            payload["stm"] = str(max(now, _milliseconds(payload.get("dtm"))))
+
+    @staticmethod
+    def is_good_status_code(status_code: int) -> bool:
+        """Tell whether the collector took the payloads: 200 to 299."""
+        return is_good_status_code(status_code)
+
+    def set_flush_timer(self, timeout: float) -> None:
+        """Flush at intervals from now on; an interval set before is replaced.
+
+        Args:
+            timeout: Seconds, positive. While a backoff is on, nothing is sent.
+
+        Raises:
+            TypeError: The timeout is no number.
+            ValueError: The timeout is not positive.
+        """
+        self.flush_interval = positive_number("timeout", timeout)
+        self.timer.start(timeout)
+
+    def cancel_flush_timer(self) -> None:
+        """Flush no more at intervals."""
+        self.flush_interval = None
+        self.timer.cancel()
+
+    def cancel_flush(self) -> None:
+        """Do what `cancel_flush_timer` does."""
+        self.cancel_flush_timer()
+
+    def stats(self) -> EmitterStats:
+        """Return figures about delivery, all of the same moment."""
+        with self._ledger.lock:
+            figures = self._ledger.figures
+            return EmitterStats(
+                accepted=figures.accepted,
+                delivered=figures.delivered,
+                rejected=figures.rejected,
+                dropped=figures.dropped,
+                retries=figures.retries,
+                requests=figures.requests,
+                buffered=self._ledger.waiting(),
+                in_flight=self._ledger.in_flight(),
+                last_status=figures.last_status,
+                last_error=figures.last_error,
+                retry_in_seconds=self.retry_timer.remaining_seconds() if self.retry_timer.is_active() else None,
+            )
+
+    def close(self, timeout: Optional[float] = 5.0) -> bool:
+        """Accept no more payloads, send what waits, and end timers, threads and connections.
+
+        May be called again, to try once more. From inside a callback it does not wait for the sending.
+
+        Args:
+            timeout: Seconds to send in, at the backoff's pace; 0 or more. None stands for one attempt, however long its
+                requests take.
+
+        Returns:
+            Whether all payloads are out.
+
+        Raises:
+            TypeError: The timeout is no number.
+            ValueError: The timeout is negative.
+        """
+        seconds = optional(wait_seconds)("timeout", timeout)
+        self._ledger.close()
+        self.timer.cancel()
+        if self._is_inside_flush():
+            self._hand_over()
+        elif not self._is_all_out():
+            self._flush_within(seconds)
+        self.retry_timer.cancel()
+        self._workers.stop()
+        self._sessions.close()
+        for reason, count in self._drops.take_unreported().items():
+            logger.error("Dropped %d payloads: %s", count, reason)
+        left = self._ledger.waiting() + self._ledger.in_flight()
+        if left:
+            logger.error("Closed with %d payloads that are not delivered", left)
+        return not left
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        # An attribute that only a complete constructor sets; applications' tests patch constructors away.
+        if not self.__dict__.get("_is_complete") or self._ledger.closed:
+            return
+        if self._ledger.has_unsettled() or self._workers.has_threads() or self.timer.has_thread():
+            lifecycle.adopt(self)
+
+    def _should_retry(self, status_code: int) -> bool:
+        """Tell whether payloads of a request with this status are sent again. May be overridden."""
+        return should_retry(status_code, self.custom_retry_codes)
+
+    def _retry_failed_events(self, failed_events: PayloadDictList) -> None:
+        """Put payloads back for a retry, and begin a backoff or make it longer. May be overridden.
+
+        Args:
+            failed_events: In their order. Those that an override keeps for itself count as rejected.
+        """
+        with self._ledger.lock:
+            self._back_off()
+            error = self._ledger.put_back(failed_events)
+        self._report_loss(len(failed_events), error)
+
+    def _back_off(self) -> None:
+        """Plan the next retry; called with the lock held."""
+        mine, maximum = self._mine, self.max_retry_delay_seconds
+        # Of several requests that ran when the collector failed, only the first makes the delay longer.
+        if mine.backoffs_seen in (None, self._backoffs) or not self.retry_timer.is_active():
+            self._backoffs += 1
+            self.retry_delay = next_delay(self.retry_delay, maximum, mine.retry_after_seconds)
+            self.retry_timer.start(self.retry_delay)
+        elif min(mine.retry_after_seconds, maximum) > self.retry_timer.remaining_seconds():
+            self.retry_delay = min(mine.retry_after_seconds, maximum)
+            self.retry_timer.start(self.retry_delay)
+
+    def _is_backing_off(self) -> bool:
+        """Tell whether automatic flushes must send nothing.
+
+        That is so until the retry timer fires, and then while its flush is on the way: one request finds out whether
+        the collector is back.
+        """
+        return self.retry_timer.is_active() or (self.retry_delay > 0 and self._ledger.in_flight() > 0)
+
+    def _send_all(self, hold_back: bool) -> None:
+        """Send what waits now, hand-out by hand-out, until a request fails or the deadline is reached.
+
+        Args:
+            hold_back: Whether a backoff counts.
+        """
+        mine = self._mine
+        mine.has_failed = False
+        left = self._ledger.waiting()
+        while left > 0 and not mine.has_failed and not self._is_time_up():
+            if hold_back and self._is_backing_off():
+                return
+            claims = self._take(unless_in_flight=hold_back and self.retry_delay > 0)
+            if not claims:
+                return
+            left -= len(claims)
+            self._send(claims)
+
+    def _take(self, unless_in_flight: bool) -> List[Claim]:
+        return self._ledger.take(unless_in_flight=unless_in_flight)
+
+    def _send(self, claims: List[Claim]) -> None:
+        """Send payloads of the store, and make sure that none of them stays in flight."""
+        with self._sending():
+            try:
+                self.send_events([claim.payload for claim in claims])
+            except Exception:
+                # Only code of the application gets here: an override, or a replaced static method.
+                logger.exception("Sending %d payloads failed", len(claims))
+                self._mine.has_failed = True
+                self._retry_failed_events(self._ledger.unsettled(claims))
+            except BaseException:
+                self._put_back(self._ledger.unsettled(claims))
+                raise
+        # An override of `send_events` has taken care of what it did not pass on.
+        self._ledger.settle(self._ledger.unsettled(claims), [])
+
+    def _is_inside_flush(self) -> bool:
+        return self._mine.is_sending or self._mine.is_flushing
+
+    @contextlib.contextmanager
+    def _sending(self) -> Iterator[None]:
+        mine = self._mine
+        before = mine.is_sending, mine.backoffs_seen
+        mine.is_sending, mine.backoffs_seen, mine.retry_after_seconds = True, self._backoffs, 0.0
+        try:
+            yield
+        finally:
+            mine.is_sending, mine.backoffs_seen = before
+
+    def _attempt(self, batch: PayloadDictList) -> Outcome:
+        """Make the requests. Whatever interrupts them, the payloads without an answer go back to the store."""
+        outcome = Outcome()
+        try:
+            deliver(batch, self, outcome)
+        except BaseException:
+            settled = set(map(id, outcome.delivered + outcome.rejected))
+            self._ledger.settle(outcome.delivered, outcome.rejected)
+            self._put_back([payload for payload in batch if id(payload) not in settled])
+            raise
+        return outcome
+
+    def _count_request(self, status: Status) -> None:
+        self._ledger.count_request(status, status.error)
+
+    def _settle(self, outcome: Outcome, claims: List[Claim]) -> None:
+        self._ledger.settle(outcome.delivered, outcome.rejected)
+        if outcome.rejected:
+            logger.error("Lost %d payloads: %s", len(outcome.rejected), outcome.rejection)
+        has_recovered = bool(outcome.delivered) and self._end_backoff()
+        if outcome.failure is not None:
+            self._mine.has_failed = True
+            self._mine.retry_after_seconds = outcome.failure.retry_after_seconds
+            self._retry_failed_events(list(outcome.to_retry))
+            self._report_failure(outcome.failure, len(outcome.to_retry))
+            # What an override did not put back is the override's.
+            self._ledger.settle([], self._ledger.unsettled(claims))
+        else:
+            # Time was up before these were tried.
+            self._put_back(outcome.to_retry, is_retry=False)
+            self._catch_up(has_recovered)
+
+    def _end_backoff(self) -> bool:
+        """Note that the collector has taken something; True if that ends a backoff."""
+        with self._ledger.lock:
+            if not self.retry_delay:
+                return False
+            self.retry_delay = 0.0
+            self.retry_timer.cancel()
+        self._failures.take_unreported()
+        logger.info("The collector takes payloads again: %s", self.endpoint)
+        return True
+
+    def _catch_up(self, has_recovered: bool) -> None:
+        """Have what waits for a retry sent without waiting for the next limit."""
+        with self._ledger.lock:
+            if not self._ledger.waiting() or self.retry_timer.is_active():
+                return
+            if has_recovered:
+                self.retry_timer.start(MIN_RETRY_DELAY_SECONDS)
+            elif self.retry_delay:
+                self.retry_timer.start(self.retry_delay)
+
+    def _put_back(self, batch: PayloadDictList, is_retry: bool = True) -> None:
+        self._report_loss(len(batch), self._ledger.put_back(batch, is_retry))
+
+    def _report_loss(self, count: int, error: Optional[Exception]) -> None:
+        if error is not None:
+            logger.error("Lost %d payloads: the event store failed to take them back", count, exc_info=error)
+
+    def _report_failure(self, status: Status, count: int) -> None:
+        failures = self._failures.add(int(status))
+        if failures:
+            logger.warning(
+                "%s%s: %d payloads will be retried in %.2f s (%s)",
+                "No response" if status == NO_RESPONSE else f"Status {status:d}",
+                f", {failures} times" if failures > 1 else "",
+                count,
+                self.retry_delay,
+                status.error or self.endpoint,
+            )
+
+    def _report_drop(self, payload: PayloadDict, refusal: Refusal) -> None:
+        drops = self._drops.add(refusal.reason)
+        if drops:
+            logger.error("Dropped %d payloads: %s", drops, refusal.reason, exc_info=refusal.error)
+        # A callback that puts the payload in again must not be told again, and again.
+        if self.on_failure is not None and not self._mine.is_reporting_drop:
+            self._mine.is_reporting_drop = True
+            try:
+                self._call(self.on_failure, 0, [payload])
+            finally:
+                self._mine.is_reporting_drop = False
+
+    def _report(self, outcome: Outcome) -> None:
+        not_delivered = outcome.rejected + outcome.to_retry
+        if outcome.delivered and self.on_success is not None:
+            self._call(self.on_success, outcome.delivered)
+        if not_delivered and self.on_failure is not None:
+            self._call(self.on_failure, len(outcome.delivered), not_delivered)
+
+    def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
+        try:
+            callback(*arguments)
+        except Exception:
+            logger.exception("A callback failed: %r", callback)
+
+    def _flush_here(self, hold_back: bool) -> None:
+        """Flush in this thread, and once more if a callback asked for it."""
+        mine = self._mine
+        mine.is_flushing, mine.wants_flush = True, False
+        try:
+            self._send_all(hold_back)
+            if mine.wants_flush:
+                mine.wants_flush = False
+                self._send_all(hold_back=True)
+        finally:
+            mine.is_flushing = False
+        if mine.wants_flush:
+            # A callback that tracks an event for each success would keep this thread for ever.
+            mine.wants_flush = False
+            self.async_flush()
+
+    def _flush_within(self, seconds: Optional[float]) -> None:
+        """Make one attempt, and with a time limit go on until it is reached or all is out."""
+        mine = self._mine
+        mine.deadline = None if seconds is None else time.monotonic() + seconds
+        try:
+            self._flush_once(hold_back=False)
+            while mine.deadline is not None and not self._is_time_up() and not self._is_all_out():
+                if self._is_due(mine.deadline):
+                    self._flush_once(hold_back=True)
+        finally:
+            mine.deadline = None
+
+    def _flush_once(self, hold_back: bool) -> None:
+        self._flush_here(hold_back)
+
+    def _is_due(self, deadline: float) -> bool:
+        """Wait for the end of the backoff, or for others to finish; True if there is something to send now."""
+        with self._ledger.changed:
+            if self._ledger.waiting() and not self._is_backing_off():
+                return True
+            left = max(0.0, deadline - time.monotonic())
+            self._ledger.changed.wait(min(left, self.retry_timer.remaining_seconds() or left, 1.0))
+        return False
+
+    def _is_time_up(self) -> bool:
+        deadline = self._mine.deadline
+        return deadline is not None and time.monotonic() >= deadline
+
+    def _is_all_out(self) -> bool:
+        with self._ledger.lock:
+            return not self._ledger.waiting() and not self._ledger.in_flight()
+
+    def _timeout(self) -> RequestTimeout:
+        timeout = self.request_timeout or DEFAULT_TIMEOUT_SECONDS
+        deadline = self._mine.deadline
+        return timeout if deadline is None else within(timeout, max(0.01, deadline - time.monotonic()))
+
+    def _measure_from_now_on(self) -> None:
+        # Not a bound method: it would keep the emitter alive.
+        self._ledger.measure = functools.partial(wire_bytes, method=self.method)
+        self._ledger.count_again()
+
+    def _hand_over(self) -> bool:
+        return self._workers.hand_over(1)
+
+    def _work(self, task: object) -> None:  # noqa: ARG002  # an AsyncEmitter has several kinds of tasks
+        """Do a worker's task; called in a thread of the pool."""
+        self.flush()
+
+    def _flush_at_exit(self, timeout: float) -> bool:
+        """Send what waits while the interpreter exits; True if all is out."""
+        self.timer.cancel()
+        if not self._is_all_out():
+            self._flush_within(timeout)
+        return self._is_all_out()
+
+    def _give_up(self, reason: str) -> None:
+        """Say what is lost, now that nothing can be done about it any more."""
+        left = self._ledger.waiting() + self._ledger.in_flight()
+        if left:
+            logger.error("Lost %d payloads: %s", left, reason)
+
+    def _begin_anew(self) -> None:
+        self._mine = _ThreadState()
+        self._drops = Occurrences(_DROPS_REPORTED_EVERY_SECONDS)
+        self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
+        self._backoffs = 0
+        self.retry_delay = 0.0
+
+    def _begin_anew_in_child(self) -> None:
+        """Drop what belongs to the parent of a forked child: locks, threads, connections, payloads in memory."""
+        self._ledger.reset()
+        self._ledger.forget_memory()
+        self._workers.reset()
+        self.timer.reset()
+        self.retry_timer.reset()
+        self._sessions.forget()
+        forget_connections(self.session)
+        self._begin_anew()
+
+
+class AsyncEmitter(Emitter):
+    """Sends payloads from a fixed number of threads, so that tracking never waits for the collector.
+
+    The threads start when there is something to send. While all of them are busy, payloads wait in the event store; a
+    thread that comes free takes all that waits, up to one request. Like an `Emitter` otherwise; callbacks are called in
+    the threads.
+    """
+
+    thread_count: "Setting[int]" = Setting(positive_int, 1)
+
+    def __init__(
+        self,
+        endpoint: str,
+        protocol: HttpProtocol = "https",
+        port: Optional[int] = None,
+        method: Method = "post",
+        batch_size: Optional[int] = None,
+        on_success: Optional[SuccessCallback] = None,
+        on_failure: Optional[FailureCallback] = None,
+        thread_count: int = 1,
+        byte_limit: Optional[int] = None,
+        request_timeout: Optional[RequestTimeout] = None,
+        max_retry_delay_seconds: float = 60,
+        buffer_capacity: Optional[int] = None,
+        custom_retry_codes: Optional[Dict[int, bool]] = None,
+        event_store: Optional[EventStore] = None,
+        session: Optional[requests.Session] = None,
+        *,
+        buffer_size: Optional[int] = None,
+        max_request_bytes: int = DEFAULT_MAX_REQUEST_BYTES,
+        flush_interval: Optional[float] = None,
+        flush_on_exit: bool = True,
+    ) -> None:
+        """Takes the arguments of an `Emitter`, in its order, with one between.
+
+        Raises:
+            TypeError: An argument has a wrong type.
+            ValueError: An argument has a wrong value.
+        """
+        self.thread_count = thread_count
+        super().__init__(
+            endpoint=endpoint,
+            protocol=protocol,
+            port=port,
+            method=method,
+            batch_size=_batch_size(batch_size, buffer_size),
+            on_success=on_success,
+            on_failure=on_failure,
+            byte_limit=byte_limit,
+            request_timeout=request_timeout,
+            max_retry_delay_seconds=max_retry_delay_seconds,
+            buffer_capacity=buffer_capacity,
+            custom_retry_codes=custom_retry_codes,
+            event_store=event_store,
+            session=session,
+            max_request_bytes=max_request_bytes,
+            flush_interval=flush_interval,
+            flush_on_exit=flush_on_exit,
+        )
+
+    @property
+    def queue(self) -> "queue.Queue[Any]":
+        """The threads' tasks. A list of payloads that is put here is sent."""
+        return self._workers.queue
+
+    def flush(self) -> None:
+        """Have a thread send what waits, unless a backoff is on. Never blocks."""
+        if not self._ledger.closed and not self._is_backing_off():
+            self._hand_over()
+
+    def async_flush(self) -> None:
+        """Do what `flush` does."""
+        self.flush()
+
+    def consume(self) -> None:
+        """Work as one of the threads, in the calling thread, until the emitter is closed."""
+        self._workers.run()
+
+    def _take(self, unless_in_flight: bool) -> List[Claim]:
+        """Take the payloads of about one request, so that the other threads can send the rest."""
+        store = self._ledger.store
+        if knows_limit(store):
+            waiting = store.event_buffer  # type: ignore[attr-defined]  # an InMemoryEventStore has it
+            return self._ledger.take(self._fitting(waiting), unless_in_flight)
+        claims = self._ledger.take(unless_in_flight=unless_in_flight)
+        limit = self._fitting(claim.payload for claim in claims)
+        if limit is None:
+            return claims
+        self._put_back([claim.payload for claim in claims[limit:]], is_retry=False)
+        return claims[:limit]
+
+    def _fitting(self, payloads: Iterable[PayloadDict]) -> Optional[int]:
+        """Count the payloads that fit into one request; None if all of them do."""
+        if self.method == "get":
+            return 1
+        room = self.max_request_bytes
+        for count, payload in enumerate(payloads):
+            room -= estimated_bytes(payload)
+            if room < 0:
+                return max(count, 1)
+        return None
+
+    def _flush_once(self, hold_back: bool) -> None:
+        """Have a thread flush, and wait for it; so the order is kept that one thread gives."""
+        task = _Flush(hold_back)
+        self._workers.queue.put(task)
+        if self.thread_count > 1:
+            self.flush()
+        while True:
+            if not self._workers.keep_running(self.thread_count):
+                # There are no new threads any more while the interpreter exits.
+                if task.begin():
+                    self._flush_here(hold_back)
+                break
+            if task.done.wait(_WORKER_CHECK_SECONDS) or self._is_time_up():
+                break
+        self._wait_for_hand_outs(self._ledger.last_hand_out())
+
+    def _wait_for_hand_outs(self, last: int) -> None:
+        with self._ledger.changed:
+            while not self._ledger.is_settled(last) and not self._is_time_up():
+                self._ledger.changed.wait(_WORKER_CHECK_SECONDS)
+
+    def _hand_over(self) -> bool:
+        return self._workers.hand_over(self.thread_count)
+
+    def _work(self, task: object) -> None:
+        if isinstance(task, _Flush):
+            try:
+                if task.begin():
+                    self._flush_here(task.hold_back)
+            finally:
+                task.done.set()
+        elif isinstance(task, list):
+            self.send_events(task)
+        else:
+            self._send_one_request()
+
+    def _send_one_request(self) -> None:
+        if self._is_backing_off():
+            return
+        claims = self._take(unless_in_flight=self.retry_delay > 0)
+        if not claims:
+            return
+        # Whatever did not fit goes to the next thread: at once while the collector is well, else only after a success.
+        is_more = self._ledger.waiting() > 0
+        is_well = not self.retry_delay
+        if is_more and is_well:
+            self._hand_over()
+        self._send(claims)
+        if is_more and not is_well and not self._is_backing_off():
+            self._hand_over()
+
+
+class _Flush:
+    """A flush that somebody waits for."""
+
+    def __init__(self, hold_back: bool) -> None:
+        self.hold_back = hold_back
+        self.done = threading.Event()
+        self._tickets = [None]
+
+    def begin(self) -> bool:
+        """True for the first caller only."""
+        try:
+            self._tickets.pop()
+        except IndexError:
+            return False
+        return True
+
+
+def _batch_size(batch_size: Optional[int], buffer_size: Optional[int]) -> Optional[int]:
+    """Deprecated: `buffer_size` is called `batch_size`."""
+    if buffer_size is None:
+        return batch_size
+    if batch_size is not None:
+        raise TypeError(f"batch_size={batch_size!r} and buffer_size={buffer_size!r} are the same option; give one")
+    warnings.warn("buffer_size is deprecated; use batch_size", DeprecationWarning, stacklevel=3)
+    return buffer_size
+
+
+def _milliseconds(created: Any) -> int:
+    try:
+        return 0 if created is None else int(created)
+    except (TypeError, ValueError):
+        return 0
