@@ -16,22 +16,20 @@ __all__ = ["encode_json", "encode_readable_json", "plain"]
 
 
 def encode_json(value: Any, name: str, json_encoder: Optional[JsonEncoderFunction] = None) -> str:
-    """Write a value as compact JSON, with real characters wherever UTF-8 has them.
+    """Write a value as compact JSON, with real characters; a lone surrogate stays in it.
 
     NaN and the infinities, which JSON does not have, become null.
 
     Args:
         value: May hold everything that `plain` knows, at any depth.
         name: What the value is to the user, for the message of an error.
-        json_encoder: Asked for a substitute of each value that neither JSON nor `plain` knows.
+        json_encoder: Asked for a substitute of each value that JSON does not know; `plain` helps out where it raises.
 
     Raises:
         TypeError: If there is no JSON for a part of the value; the message names that part.
     """
     encoder = _COMPACT if json_encoder is None else _compact(_plain_or(json_encoder))
-    text = _encode(encoder, value, name)
-    # A lone surrogate has no UTF-8, so it is escaped; it can stand only inside a JSON string, where an escape is right.
-    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return _encode(encoder, value, name)
 
 
 def encode_readable_json(value: Any, name: str) -> str:
@@ -49,9 +47,11 @@ def plain(value: Any) -> Any:
     raise TypeError(f"there is no JSON for the type {type(value).__name__}")
 
 
-def _plain_decimal(value: Decimal) -> Union[int, float]:
-    number = float(value)
-    return int(number) if number.is_integer() and value == int(number) else number
+def _plain_decimal(value: Decimal) -> Union[int, float, None]:
+    if not value.is_finite():
+        return None
+    # Schemas tell integers from numbers, so 5.00 is written as 5; a thousand digits are nobody's integer.
+    return int(value) if value.adjusted() < 1000 and value == value.to_integral_value() else float(value)
 
 
 def _plain_set(value: Collection[Any]) -> List[Any]:
@@ -81,10 +81,16 @@ plain.register(bytearray, _plain_bytes)
 
 
 def _plain_or(json_encoder: JsonEncoderFunction) -> JsonEncoderFunction:
+    """Ask the user's function first, as 1.1.0 did, and fall back on `plain` where it would raise."""
     unknown = plain.dispatch(object)
 
     def default(value: Any) -> Any:
-        return json_encoder(value) if plain.dispatch(type(value)) is unknown else plain(value)
+        try:
+            return json_encoder(value)
+        except Exception:
+            if plain.dispatch(type(value)) is unknown:
+                raise
+            return plain(value)
 
     return default
 

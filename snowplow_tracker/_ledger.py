@@ -220,6 +220,8 @@ class Ledger:
         return Refusal("the event store refused") if self.store.add_event(payload) is False else None
 
     def _claim(self, batch: PayloadDictList) -> List[Claim]:
+        if not batch:
+            return []
         self._hand_outs += 1
         claims = [Claim(self._hand_outs, payload) for payload in batch]
         self._in_flight.update((id(claim.payload), claim) for claim in claims)

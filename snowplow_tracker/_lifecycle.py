@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import weakref
-from typing import Any, Deque, Dict, List, Optional
+from typing import Deque, Dict, List, Optional
 
 from typing_extensions import Protocol
 
@@ -65,7 +65,11 @@ class Lifecycle:
         if self._exit_at is not None:
             return
         if len(self._adopted) >= _MAX_ORPHANS:
-            emitter._give_up(f"{_MAX_ORPHANS} emitters that nobody holds wait already")
+            reason = f"{_MAX_ORPHANS} emitters that nobody holds wait already"
+            try:
+                _thread.start_new_thread(emitter._give_up, (reason,))
+            except RuntimeError:
+                logger.error("Lost the payloads of an emitter, out of threads: %s", reason)
             return
         self._adopted[id(emitter)] = emitter
         self._orphans.append(emitter)
@@ -73,36 +77,57 @@ class Lifecycle:
 
     def seconds_to_exit(self) -> Optional[float]:
         """Return the seconds that are left to send events in, once the interpreter exits; None before."""
-        return None if self._exit_at is None else max(0.0, self._exit_at - time.monotonic())
+        return None if self._exit_at is None else self._seconds_left()
 
     def at_exit(self) -> None:
-        """Send what waits in all emitters, within `EXIT_SECONDS` altogether."""
+        """Send what waits in all emitters, within `EXIT_SECONDS` altogether; only the first call does anything."""
+        if self._exit_at is not None:
+            return
         self._exit_at = time.monotonic() + EXIT_SECONDS
         # An adopted emitter may or may not have kept its weak reference.
         emitters = {id(emitter): emitter for emitter in [*self._living(), *self._adopted.values()]}
         unfinished = [emitter for emitter in emitters.values() if emitter.flush_on_exit]
-        # First each gets its share, so that a collector that hangs costs only its own emitter; then what is left over.
-        for _ in range(2):
-            unfinished = [
-                emitter
-                for position, emitter in enumerate(unfinished)
-                if not emitter._flush_at_exit((self.seconds_to_exit() or 0.0) / (len(unfinished) - position))
-            ]
-        for emitter in unfinished:
-            emitter._give_up(f"the interpreter exits, and {EXIT_SECONDS:g} s were not enough")
+        reason = "the interpreter exits, and its last flush was interrupted"
+        try:
+            # First each gets its share, so that a collector that hangs costs only its own emitter; then what is left.
+            for _ in range(2):
+                unfinished = [
+                    emitter
+                    for position, emitter in enumerate(unfinished)
+                    if not _flush_at_exit(emitter, self._seconds_left() / (len(unfinished) - position))
+                ]
+            reason = f"the interpreter exits, and {EXIT_SECONDS:g} s were not enough"
+        finally:
+            for emitter in unfinished:
+                emitter._give_up(reason)
 
     def after_fork_in_child(self) -> None:
         """Have all emitters begin anew in a forked child."""
         emitters = self._living()
         self._begin_anew()
         for emitter in emitters:
-            emitter._begin_anew_in_child()
+            try:
+                emitter._begin_anew_in_child()
+            except Exception:
+                logger.exception("An emitter could not begin anew in a forked child")
             self.register(emitter)
-        multiprocessing = sys.modules.get("multiprocessing.util")
-        if multiprocessing is not None:
-            # A child of multiprocessing ends without atexit. It calls its own finalizers, which can only be registered
-            # after it has cleared those of its parent.
-            multiprocessing.register_after_fork(self, _flush_when_multiprocessing_ends)
+        self.watch_multiprocessing()
+
+    def watch_multiprocessing(self) -> None:
+        """Have `at_exit` called at the end of a child of `multiprocessing`, which ends without `atexit`.
+
+        Such a child forgets the finalizers of its parent when it begins, and then calls what was registered for after a
+        fork. Whether it has begun depends on who imports the library.
+        """
+        util = sys.modules.get("multiprocessing.util")
+        if util is None:
+            return
+        util.register_after_fork(self, _flush_when_multiprocessing_ends)
+        if sys.modules["multiprocessing.process"].parent_process() is not None:
+            _flush_when_multiprocessing_ends(self)
+
+    def _seconds_left(self) -> float:
+        return max(0.0, (self._exit_at or 0.0) - time.monotonic())
 
     def _living(self) -> List[_Member]:
         references = self._members.copy().values()
@@ -147,11 +172,20 @@ class Lifecycle:
             del emitter
 
 
-def _flush_when_multiprocessing_ends(registry: Any) -> None:
+def _flush_at_exit(emitter: _Member, timeout: float) -> bool:
+    try:
+        return emitter._flush_at_exit(timeout)
+    except Exception:
+        logger.exception("The last flush of an emitter failed")
+        return False
+
+
+def _flush_when_multiprocessing_ends(registry: Lifecycle) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, registry.at_exit, exitpriority=100)
 
 
 lifecycle = Lifecycle()
 atexit.register(lifecycle.at_exit)
+lifecycle.watch_multiprocessing()
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
     os.register_at_fork(after_in_child=lifecycle.after_fork_in_child)

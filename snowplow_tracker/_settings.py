@@ -22,14 +22,14 @@ __all__ = [
     "wait_seconds",
 ]
 
-T = TypeVar("T")
-Check = Callable[[str, Any], T]
+_T = TypeVar("_T")
+_Check = Callable[[str, Any], _T]
 
 
-class Setting(Generic[T]):
+class Setting(Generic[_T]):
     """An attribute that refuses a wrong value at the line that sets it."""
 
-    def __init__(self, check: Check[T], default: Optional[T] = None) -> None:
+    def __init__(self, check: _Check[_T], default: Optional[_T] = None) -> None:
         """Describe an attribute of the class that this is assigned in.
 
         Args:
@@ -43,24 +43,24 @@ class Setting(Generic[T]):
         self._name = name
 
     @overload
-    def __get__(self, instance: None, owner: Type[object]) -> "Setting[T]": ...
+    def __get__(self, instance: None, owner: Type[object]) -> "Setting[_T]": ...
 
     @overload
-    def __get__(self, instance: object, owner: Type[object]) -> T: ...
+    def __get__(self, instance: object, owner: Type[object]) -> _T: ...
 
-    def __get__(self, instance: Optional[object], owner: Type[object]) -> Union["Setting[T]", T, None]:
+    def __get__(self, instance: Optional[object], owner: Type[object]) -> Union["Setting[_T]", _T, None]:
         if instance is None:
             return self
         return instance.__dict__.get(self._name, self._default)
 
-    def __set__(self, instance: object, value: T) -> None:
+    def __set__(self, instance: object, value: _T) -> None:
         instance.__dict__[self._name] = self._check(self._name, value)
 
     def __delete__(self, instance: object) -> None:
         instance.__dict__.pop(self._name, None)
 
 
-def optional(check: Check[T]) -> Check[Optional[T]]:
+def optional(check: _Check[_T]) -> _Check[Optional[_T]]:
     """Allow None as well."""
     return lambda name, value: None if value is None else check(name, value)
 
@@ -101,7 +101,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def choice(*allowed: str) -> Check[str]:
+def choice(*allowed: str) -> _Check[str]:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str):
             raise TypeError(f"{name} must be a string, got {value!r}")

@@ -117,9 +117,14 @@ def wire_bytes(payload: PayloadDict, method: Method) -> int:
 
 
 def estimated_bytes(payload: PayloadDict) -> int:
-    """Estimate the size of an encoded payload in a quarter of the time that it takes to encode it."""
-    # Two pairs of quotes, a colon, a comma and a name of two to six letters.
-    return sum(len(value) if type(value) is str else 20 for value in payload.values()) + 10 * len(payload)
+    """Estimate the size of a payload in a POST body in a fraction of the time that it takes to encode it.
+
+    Exact for ASCII text without quotes, too small for other text.
+    """
+    # Quotes, colon and comma; the braces, the comma after them and the comma that the last field lacks.
+    fields = sum(map(len, payload)) + 6 * len(payload) + 2
+    values = sum(len(value) if type(value) is str else len(str(value)) for value in payload.values())
+    return fields + values + (0 if "stm" in payload else _STM_IN_BODY)
 
 
 def _wire_value(name: str, value: Any, to_text: bool) -> Any:

@@ -35,9 +35,13 @@ class WorkerPool:
             owner: Its `_work(task)` is called in a worker, one task at a time in each.
             name: Begins the names of the threads.
         """
-        self._owner = weakref.ref(owner)
         self._name = name
+        self.belong_to(owner)
         self.reset()
+
+    def belong_to(self, owner: _Owner) -> None:
+        """Work for this owner from now on: for one that was collected as garbage, lost its references, and lives on."""
+        self._owner = weakref.ref(owner)
 
     def reset(self) -> None:
         """Begin anew without threads and tasks, as a forked child must."""
@@ -62,7 +66,7 @@ class WorkerPool:
         with self._lock:
             self._threads.append(thread)
         try:
-            _work_off(self.queue, self._owner)
+            self._work_off()
         finally:
             with self._lock:
                 self._threads = [other for other in self._threads if other is not thread]
@@ -86,12 +90,7 @@ class WorkerPool:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             while len(self._threads) < thread_count:
                 self._started += 1
-                thread = threading.Thread(
-                    target=_work_off,
-                    args=(self.queue, self._owner),
-                    name=f"{self._name}-{self._started}",
-                    daemon=True,
-                )
+                thread = threading.Thread(target=self._work_off, name=f"{self._name}-{self._started}", daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
@@ -100,20 +99,20 @@ class WorkerPool:
                 self._threads.append(thread)
             return bool(self._threads)
 
-
-def _work_off(tasks: "queue.Queue[Any]", owner_reference: "weakref.ReferenceType[_Owner]") -> None:
-    while True:
-        task = tasks.get()
-        try:
-            if task is _Stop:
-                return
-            owner = owner_reference()
-            if owner is None:
-                return
-            owner._work(task)
-        except Exception:
-            logger.exception("A worker's task failed")
-        finally:
-            del task
-            owner = None
-            tasks.task_done()
+    def _work_off(self) -> None:
+        tasks = self.queue
+        while True:
+            task = tasks.get()
+            try:
+                if task is _Stop:
+                    return
+                owner = self._owner()
+                if owner is None:
+                    return
+                owner._work(task)
+            except Exception:
+                logger.exception("A worker's task failed")
+            finally:
+                del task
+                owner = None
+                tasks.task_done()

@@ -16,7 +16,7 @@ __all__ = [
     "satisfies",
 ]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _enabled = True
 
@@ -63,7 +63,7 @@ def non_empty_string(s: object, name: str = "value") -> None:
         raise ValueError(f"{name} must be a non-empty string, got {s!r}")
 
 
-def one_of(value: T, supported: Iterable[T], name: str = "value") -> None:
+def one_of(value: _T, supported: Iterable[_T], name: str = "value") -> None:
     """Refuse a value that is not among the supported ones.
 
     Raises:
@@ -92,7 +92,7 @@ def greater_than(value: float, compared_to: float, name: str = "value") -> None:
         raise ValueError(f"{name} must be greater than {compared_to!r}, got {value!r}")
 
 
-def satisfies(value: T, check: Callable[[T], bool], name: str = "value") -> None:
+def satisfies(value: _T, check: Callable[[_T], bool], name: str = "value") -> None:
     """Refuse a value that does not pass a check of the caller's own.
 
     Raises:

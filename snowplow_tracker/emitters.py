@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import requests
 from typing_extensions import Self
@@ -460,6 +460,9 @@ class Emitter(EmitterProtocol):
         if not self.__dict__.get("_is_complete") or self._ledger.closed:
             return
         if self._ledger.has_unsettled() or self._workers.has_threads() or self.timer.has_thread():
+            # The garbage collector has cut weak references to everything in a reference cycle, idle connections included.
+            self._workers.belong_to(self)
+            self._sessions.forget()
             lifecycle.adopt(self)
 
     def _should_retry(self, status_code: int) -> bool:
@@ -662,27 +665,39 @@ class Emitter(EmitterProtocol):
 
     def _flush_within(self, seconds: Optional[float]) -> None:
         """Make one attempt, and with a time limit go on until it is reached or all is out."""
-        mine = self._mine
+        mine, ledger = self._mine, self._ledger
         mine.deadline = None if seconds is None else time.monotonic() + seconds
         try:
-            self._flush_once(hold_back=False)
-            while mine.deadline is not None and not self._is_time_up() and not self._is_all_out():
-                if self._is_due(mine.deadline):
-                    self._flush_once(hold_back=True)
+            hold_back = False
+            while True:
+                before = ledger.last_hand_out()
+                self._flush_once(hold_back)
+                if mine.deadline is None:
+                    return
+                self._wait_until_due(mine.deadline, was_in_vain=ledger.last_hand_out() == before)
+                if self._is_time_up() or self._is_all_out():
+                    return
+                hold_back = True
         finally:
             mine.deadline = None
 
     def _flush_once(self, hold_back: bool) -> None:
         self._flush_here(hold_back)
 
-    def _is_due(self, deadline: float) -> bool:
-        """Wait for the end of the backoff, or for others to finish; True if there is something to send now."""
+    def _wait_until_due(self, deadline: float, was_in_vain: bool) -> None:
+        """Wait for the end of the backoff, or for others to finish, or for the deadline.
+
+        Args:
+            deadline: A monotonic time.
+            was_in_vain: Whether the last flush got nothing from the store; then another one would get nothing either.
+        """
         with self._ledger.changed:
-            if self._ledger.waiting() and not self._is_backing_off():
-                return True
-            left = max(0.0, deadline - time.monotonic())
-            self._ledger.changed.wait(min(left, self.retry_timer.remaining_seconds() or left, 1.0))
-        return False
+            while not self._is_time_up() and not self._is_all_out():
+                if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
+                    return
+                left = max(0.0, deadline - time.monotonic())
+                self._ledger.changed.wait(min(left, self.retry_timer.remaining_seconds() or left, 1.0))
+                was_in_vain = False
 
     def _is_time_up(self) -> bool:
         deadline = self._mine.deadline
@@ -717,7 +732,10 @@ class Emitter(EmitterProtocol):
         return self._is_all_out()
 
     def _give_up(self, reason: str) -> None:
-        """Say what is lost, now that nothing can be done about it any more."""
+        """Say what is lost, now that nothing can be done about it any more, and end timers and threads."""
+        self.timer.cancel()
+        self.retry_timer.cancel()
+        self._workers.stop()
         left = self._ledger.waiting() + self._ledger.in_flight()
         if left:
             logger.error("Lost %d payloads: %s", left, reason)
@@ -820,28 +838,28 @@ class AsyncEmitter(Emitter):
         self._workers.run()
 
     def _take(self, unless_in_flight: bool) -> List[Claim]:
-        """Take the payloads of about one request, so that the other threads can send the rest."""
+        """Take one thread's share of what waits, so that the others can send the rest."""
         store = self._ledger.store
         if knows_limit(store):
             waiting = store.event_buffer  # type: ignore[attr-defined]  # an InMemoryEventStore has it
-            return self._ledger.take(self._fitting(waiting), unless_in_flight)
+            return self._ledger.take(self._share_of(waiting), unless_in_flight)
         claims = self._ledger.take(unless_in_flight=unless_in_flight)
-        limit = self._fitting(claim.payload for claim in claims)
-        if limit is None:
-            return claims
-        self._put_back([claim.payload for claim in claims[limit:]], is_retry=False)
-        return claims[:limit]
+        share = self._share_of([claim.payload for claim in claims])
+        self._put_back([claim.payload for claim in claims[share:]], is_retry=False)
+        return claims[:share]
 
-    def _fitting(self, payloads: Iterable[PayloadDict]) -> Optional[int]:
-        """Count the payloads that fit into one request; None if all of them do."""
+    def _share_of(self, waiting: PayloadDictList) -> int:
+        """Count the payloads that one thread should take: about one POST request, or its part of the GET requests."""
         if self.method == "get":
-            return 1
-        room = self.max_request_bytes
-        for count, payload in enumerate(payloads):
+            return -(-len(waiting) // self.thread_count)
+        room = self.max_request_bytes - request_overhead_bytes(self.method)
+        count = 0
+        for payload in waiting:
             room -= estimated_bytes(payload)
-            if room < 0:
-                return max(count, 1)
-        return None
+            if room < 0 and count:
+                break
+            count += 1
+        return count
 
     def _flush_once(self, hold_back: bool) -> None:
         """Have a thread flush, and wait for it; so the order is kept that one thread gives."""

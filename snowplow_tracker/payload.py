@@ -34,9 +34,11 @@ class Payload:
             dict_: The pairs.
             base64: Accepted for the sake of code written for 1.1.0, where it had no effect either.
         """
+        nv_pairs = self.nv_pairs
+        # Over a copy, which is made in one step: another thread may be changing a subject's dict.
         for name, value in dict(dict_).items():
             if not (value is None or value == ""):
-                self.nv_pairs[name] = value
+                nv_pairs[name] = value
 
     def add_json(
         self,
@@ -94,7 +96,11 @@ class Payload:
         return self.nv_pairs
 
     def _add_text(self, text: str, encode_base64: bool, type_when_encoded: str, type_when_not_encoded: str) -> None:
+        # A lone surrogate has no UTF-8. It stands inside a JSON string, where the escape for it looks like Python's.
         if encode_base64:
-            self.nv_pairs[type_when_encoded] = base64.urlsafe_b64encode(text.encode("utf-8")).decode("ascii")
-        else:
+            encoded = base64.urlsafe_b64encode(text.encode("utf-8", "backslashreplace"))
+            self.nv_pairs[type_when_encoded] = encoded.decode("ascii")
+        elif text.isascii():
             self.nv_pairs[type_when_not_encoded] = text
+        else:
+            self.nv_pairs[type_when_not_encoded] = text.encode("utf-8", "backslashreplace").decode("utf-8")

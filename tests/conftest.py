@@ -5,7 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from snowplow_tracker._lifecycle import lifecycle
 from snowplow_tracker.testing import LocalCollector
+
+# Tests of what happens to emitters that nobody holds.
+OF_THE_LIFECYCLE = {"test_exit", "test_fork", "test_garbage", "test_lifecycle"}
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,23 @@ def collector():
     """A real collector on the loopback interface."""
     with LocalCollector() as collector:
         yield collector
+
+
+@pytest.fixture(autouse=True)
+def _no_afterlife(request, monkeypatch):
+    """Emitters that a test leaves behind send nothing any more, be it in the next test or at exit."""
+    if request.module.__name__ in OF_THE_LIFECYCLE:
+        yield
+        return
+    monkeypatch.setattr(lifecycle, "adopt", end)
+    yield
+    for emitter in lifecycle._living():
+        end(emitter)
+
+
+def end(emitter):
+    emitter.flush_on_exit = False
+    emitter._ledger.close()
+    emitter.timer.cancel()
+    emitter.retry_timer.cancel()
+    emitter._workers.stop()

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, Optional, Sequence, Union
 
-from ..constants import CONTEXT_SCHEMA, UNSTRUCT_EVENT_SCHEMA
+from ..constants import CONTEXT_SCHEMA
 from ..payload import Payload
 from ..self_describing_json import SelfDescribingJson
 from ..subject import Subject
@@ -59,7 +59,7 @@ class Event:
 
     @context.setter
     def context(self, value: Optional[Sequence[SelfDescribingJson]]) -> None:
-        self._context: Any = _as_list(value)
+        self._context: Any = [] if value is None else _as_list(value)
 
     def build_payload(
         self,
@@ -81,7 +81,10 @@ class Event:
             TypeError: If the context, the subject or the data is not what it must be, or cannot be encoded; the message
                 names the part.
         """
-        payload = Payload({name: value for name, value in self.payload.nv_pairs.items() if value is not None})
+        fields = self.payload.nv_pairs
+        if None in fields.values():
+            fields = {name: value for name, value in fields.items() if value is not None}
+        payload = Payload(fields)
         if self._context:
             entities = _described_entities(self._context)
             payload.add_enveloped(CONTEXT_SCHEMA, entities, "context", encode_base64, "cx", "co", json_encoder)
@@ -93,22 +96,8 @@ class Event:
             payload.add_dict(subject.standard_nv_pairs)
         return payload
 
-    def _build_self_describing_payload(
-        self,
-        event_json: Mapping[str, Any],
-        name: str,
-        encode_base64: bool,
-        json_encoder: Optional[JsonEncoderFunction],
-        subject: Optional[Subject],
-    ) -> Payload:
-        payload = Event.build_payload(self, encode_base64, json_encoder, subject)
-        payload.add_enveloped(UNSTRUCT_EVENT_SCHEMA, event_json, name, encode_base64, "ue_px", "ue_pr", json_encoder)
-        return payload
-
 
 def _as_list(context: Any) -> Any:
-    if context is None:
-        return []
     if isinstance(context, list):
         return context
     try:

@@ -1,9 +1,9 @@
 """A user saw a screen of an application."""
 
 from datetime import datetime
-from typing import Any, Optional, Sequence, TypeVar, Union
+from typing import Optional, Sequence, TypeVar, Union
 
-from ..constants import MOBILE_SCHEMA_PATH, SCHEMA_TAG
+from ..constants import MOBILE_SCHEMA_PATH, SCHEMA_TAG, UNSTRUCT_EVENT_SCHEMA
 from ..payload import Payload
 from ..self_describing_json import SelfDescribingJson
 from ..subject import Subject
@@ -13,20 +13,16 @@ from .event import Event
 
 __all__ = ["ScreenView"]
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 _SCREEN_VIEW_SCHEMA = f"{MOBILE_SCHEMA_PATH}/screen_view/{SCHEMA_TAG}/1-0-0"
 
 
-class _ScreenViewField(WireField[T]):
+class _ScreenViewField(WireField[_T]):
     """A field that goes out inside the event's JSON, where an empty string is a value."""
 
-    def _pairs(self, event: Any) -> PayloadDict:
-        properties: PayloadDict = event.screen_view_properties
-        return properties
-
-    def _is_absent(self, value: object) -> bool:
-        return value is None
+    def __init__(self, wire_name: str, *, required: bool = False) -> None:
+        super().__init__(wire_name, required=required, where="screen_view_properties", keeps_all=True)
 
 
 class ScreenView(Event):
@@ -84,5 +80,9 @@ class ScreenView(Event):
         subject: Optional[Subject] = None,
     ) -> Payload:
         """See `Event.build_payload`."""
+        payload = super().build_payload(encode_base64, json_encoder, subject)
         event_json = {"schema": _SCREEN_VIEW_SCHEMA, "data": self.screen_view_properties}
-        return self._build_self_describing_payload(event_json, "screen_view", encode_base64, json_encoder, subject)
+        payload.add_enveloped(
+            UNSTRUCT_EVENT_SCHEMA, event_json, "screen_view", encode_base64, "ue_px", "ue_pr", json_encoder
+        )
+        return payload

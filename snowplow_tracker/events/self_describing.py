@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Optional, Sequence, Union
 
+from ..constants import UNSTRUCT_EVENT_SCHEMA
 from ..payload import Payload
 from ..self_describing_json import SelfDescribingJson
 from ..subject import Subject
@@ -47,5 +48,9 @@ class SelfDescribing(Event):
         """See `Event.build_payload`."""
         if not isinstance(self.event_json, SelfDescribingJson):
             raise TypeError(f"event_json must be a SelfDescribingJson, got {self.event_json!r}")
+        payload = super().build_payload(encode_base64, json_encoder, subject)
         event_json = self.event_json.to_json()
-        return self._build_self_describing_payload(event_json, "event_json", encode_base64, json_encoder, subject)
+        payload.add_enveloped(
+            UNSTRUCT_EVENT_SCHEMA, event_json, "event_json", encode_base64, "ue_px", "ue_pr", json_encoder
+        )
+        return payload

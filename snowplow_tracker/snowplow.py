@@ -1,0 +1,140 @@
+"""The registry of trackers by their namespaces."""
+
+import logging
+from typing import Any, Dict, Optional, Type
+
+from .emitter_configuration import EmitterConfiguration
+from .emitters import AsyncEmitter, Emitter
+from .subject import Subject
+from .tracker import Tracker
+from .tracker_configuration import TrackerConfiguration
+from .typing import Method
+
+__all__ = ["Snowplow"]
+
+logger = logging.getLogger(__name__)
+
+
+class Snowplow:
+    """The trackers of an application, by their namespaces.
+
+    All methods may be called by several threads at once: of two that add the same namespace, one succeeds. Removing a
+    tracker does not close it.
+    """
+
+    # Changed only by operations that are atomic, so there is no lock that a fork could leave locked.
+    _trackers: Dict[str, Tracker] = {}  # noqa: RUF012  # shared by intent
+
+    @classmethod
+    def create_tracker(
+        cls,
+        namespace: str,
+        endpoint: str,
+        method: Method = "post",
+        app_id: Optional[str] = None,
+        subject: Optional[Subject] = None,
+        tracker_config: Optional[TrackerConfiguration] = None,
+        emitter_config: Optional[EmitterConfiguration] = None,
+        *,
+        emitter_class: Type[Emitter] = Emitter,
+    ) -> Tracker:
+        """Build a tracker with an emitter, and add it.
+
+        Args:
+            namespace: Name of the tracker, unique among those that are in the registry.
+            endpoint: See `Emitter`.
+            method: See `Emitter`.
+            app_id: See `Tracker`.
+            subject: See `Tracker`.
+            tracker_config: Further settings of the tracker.
+            emitter_config: Further settings of the emitter.
+            emitter_class: `AsyncEmitter`, or a class of your own with the same parameters, to have another emitter.
+
+        Raises:
+            TypeError: If there is a tracker with this namespace already, or a parameter is of a wrong type, or
+                `emitter_config` sets `thread_count` for an emitter that is not asynchronous.
+            ValueError: If a parameter has a wrong value.
+        """
+        cls._check_is_free(namespace)
+        tracker_config = _checked(tracker_config, TrackerConfiguration, "tracker_config")
+        emitter_config = _checked(emitter_config, EmitterConfiguration, "emitter_config")
+        options = emitter_config.emitter_options()
+        if "thread_count" in options and not issubclass(emitter_class, AsyncEmitter):
+            raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {emitter_class!r}")
+        tracker = Tracker(
+            namespace=namespace,
+            emitters=emitter_class(endpoint, method=method, **options),
+            subject=subject,
+            app_id=app_id,
+            encode_base64=bool(tracker_config.encode_base64),
+            json_encoder=tracker_config.json_encoder,
+        )
+        return cls._add(tracker)
+
+    @classmethod
+    def add_tracker(cls, tracker: Optional[Tracker]) -> Optional[Tracker]:
+        """Add a tracker that was built elsewhere.
+
+        Returns:
+            The tracker; None, with a line in the log, if it is None.
+
+        Raises:
+            TypeError: If there is a tracker with this namespace already.
+        """
+        if tracker is None:
+            logger.info("There is no tracker to add")
+            return None
+        cls._check_is_free(tracker.get_namespace())
+        return cls._add(tracker)
+
+    @classmethod
+    def remove_tracker(cls, tracker: Tracker) -> None:
+        """Remove the tracker that has the namespace of this one; without one, there is only a line in the log."""
+        cls.remove_tracker_by_namespace(tracker.get_namespace())
+
+    @classmethod
+    def remove_tracker_by_namespace(cls, namespace: str) -> None:
+        """Remove the tracker with this namespace; without one, there is only a line in the log."""
+        if cls._trackers.pop(namespace, None) is None:
+            logger.info("There is no tracker with the namespace %r to remove", namespace)
+        else:
+            logger.info("Removed the tracker with the namespace %r", namespace)
+
+    @classmethod
+    def reset(cls) -> None:
+        """Remove all trackers."""
+        cls._trackers.clear()
+
+    @classmethod
+    def get_tracker(cls, namespace: str) -> Optional[Tracker]:
+        """Give the tracker with this namespace; None, with a line in the log, if there is none."""
+        tracker = cls._trackers.get(namespace)
+        if tracker is None:
+            logger.info("There is no tracker with the namespace %r", namespace)
+        return tracker
+
+    @classmethod
+    def _add(cls, tracker: Tracker) -> Tracker:
+        # Another thread may have been faster since the namespace was free.
+        namespace = tracker.get_namespace()
+        if cls._trackers.setdefault(namespace, tracker) is not tracker:
+            raise _duplicate(namespace)
+        logger.info("Added a tracker with the namespace %r", namespace)
+        return tracker
+
+    @classmethod
+    def _check_is_free(cls, namespace: str) -> None:
+        if namespace in cls._trackers:
+            raise _duplicate(namespace)
+
+
+def _checked(config: Optional[Any], config_class: Type[Any], name: str) -> Any:
+    if config is None:
+        return config_class()
+    if not isinstance(config, config_class):
+        raise TypeError(f"{name} must be a {config_class.__name__}, got {config!r}")
+    return config
+
+
+def _duplicate(namespace: str) -> TypeError:
+    return TypeError(f"namespace must be free, but there is a tracker with {namespace!r} already")

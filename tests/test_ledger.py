@@ -1,0 +1,633 @@
+"""The ledger: each accepted payload is in exactly one state, whatever the store does."""
+
+import logging
+import threading
+
+import pytest
+
+from snowplow_tracker._ledger import Claim, Ledger, Refusal, knows_limit
+from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
+
+BROKEN = OSError("the disk is full")
+
+
+class ListStore:
+    """A store of a user's own, with nothing but the four methods, which fail when they are told to."""
+
+    def __init__(self, added=True):
+        self.payloads = []
+        self.added = added
+        self.failing = set()
+
+    def add_event(self, payload):
+        self._maybe_fail("add_event")
+        if self.added is not False:
+            self.payloads.append(payload)
+        return self.added
+
+    def get_events_batch(self):
+        self._maybe_fail("get_events_batch")
+        batch, self.payloads = self.payloads, []
+        return batch
+
+    def cleanup(self, batch, need_retry):
+        self._maybe_fail("cleanup")
+        if need_retry:
+            self.payloads[:0] = batch
+
+    def size(self):
+        self._maybe_fail("size")
+        return len(self.payloads)
+
+    def _maybe_fail(self, method):
+        if method in self.failing:
+            raise BROKEN
+
+
+@pytest.fixture
+def store():
+    return ListStore()
+
+
+@pytest.fixture
+def ledger(store):
+    return Ledger(store)
+
+
+def filled(*eids):
+    ledger = Ledger(InMemoryEventStore())
+    for eid in eids:
+        assert ledger.add({"eid": eid}, None) is None
+    return ledger
+
+
+def payloads_of(claims):
+    return [claim.payload for claim in claims]
+
+
+def eids(payloads):
+    return [payload["eid"] for payload in payloads]
+
+
+def states(ledger):
+    """Count payloads by state, and check the promise: what was accepted is in exactly one of them."""
+    figures = ledger.figures
+    counts = {
+        "accepted": figures.accepted,
+        "delivered": figures.delivered,
+        "rejected": figures.rejected,
+        "buffered": ledger.waiting(),
+        "in_flight": ledger.in_flight(),
+    }
+    assert counts["accepted"] == sum(counts.values()) - counts["accepted"], counts
+    return {state: count for state, count in counts.items() if count}
+
+
+def test_each_payload_is_in_one_state_at_every_step():
+    """Accepted payloads are buffered, then in flight, then delivered, rejected, or buffered again."""
+    ledger = filled("1", "2", "3")
+    assert states(ledger) == {"accepted": 3, "buffered": 3}
+
+    first, second, third = payloads_of(ledger.take())
+    assert states(ledger) == {"accepted": 3, "in_flight": 3}
+
+    ledger.settle([first], [])
+    assert states(ledger) == {"accepted": 3, "delivered": 1, "in_flight": 2}
+
+    ledger.settle([], [second])
+    assert states(ledger) == {"accepted": 3, "delivered": 1, "rejected": 1, "in_flight": 1}
+
+    ledger.put_back([third])
+    assert states(ledger) == {"accepted": 3, "delivered": 1, "rejected": 1, "buffered": 1}
+
+    ledger.settle(payloads_of(ledger.take()), [])
+    assert states(ledger) == {"accepted": 3, "delivered": 2, "rejected": 1}
+
+
+def test_ledger_begins_empty(ledger):
+    """Nothing is accepted, waiting or in flight, and there was no request."""
+    assert states(ledger) == {}
+    assert ledger.figures.last_status is None
+    assert not ledger.has_unsettled()
+    assert ledger.take() == []
+
+
+@pytest.mark.parametrize("answer", [True, None, 0, 1], ids=repr)
+def test_only_a_plain_false_is_a_refusal(answer):
+    """Stores in the wild return nothing, or what they like."""
+    ledger = Ledger(ListStore(added=answer))
+
+    assert ledger.add({}, None) is None
+    assert states(ledger) == {"accepted": 1, "buffered": 1}
+
+
+def test_refusal_of_the_store_is_a_drop():
+    """A payload that the store does not take was never accepted, and the reason is told."""
+    ledger = Ledger(ListStore(added=False))
+
+    assert ledger.add({}, None) == Refusal("the event store refused")
+    assert states(ledger) == {}
+    assert ledger.figures.dropped == 1
+
+
+@pytest.mark.parametrize("method", ["add_event", "size"])
+def test_store_that_fails_to_add_costs_a_drop(ledger, store, method):
+    """What the store raises is told, not raised."""
+    store.failing = {method}
+
+    assert ledger.add({}, None) == Refusal("the event store failed", BROKEN)
+    assert ledger.figures.dropped == 1
+    assert ledger.figures.accepted == 0
+
+
+def test_closed_ledger_refuses(ledger):
+    """After the close nothing is accepted any more."""
+    ledger.close()
+
+    assert ledger.add({}, None) == Refusal("the emitter is closed")
+    assert ledger.closed
+    assert ledger.figures.dropped == 1
+    assert states(ledger) == {}
+
+
+def test_full_buffer_refuses(ledger):
+    """No more payloads than the capacity wait."""
+    results = [ledger.add({}, 2) for _ in range(3)]
+
+    assert results == [None, None, Refusal("the buffer is full")]
+    assert ledger.figures.dropped == 1
+    assert states(ledger) == {"accepted": 2, "buffered": 2}
+
+
+def test_payloads_in_flight_count_for_the_capacity(ledger):
+    """Memory is bounded: what is being sent takes room until it is settled."""
+    ledger.add({}, 1)
+    in_flight = payloads_of(ledger.take())
+
+    while_in_flight = ledger.add({}, 1)
+    ledger.settle(in_flight, [])
+    after_delivery = ledger.add({}, 1)
+
+    assert while_in_flight == Refusal("the buffer is full")
+    assert after_delivery is None
+
+
+def test_retry_is_never_refused():
+    """Payloads that come back are taken, though others have filled the buffer."""
+    ledger = Ledger(InMemoryEventStore(buffer_capacity=1))
+    ledger.add({"eid": "1"}, 2)
+    taken = payloads_of(ledger.take())
+    ledger.add({"eid": "2"}, 2)
+
+    error = ledger.put_back(taken)
+
+    assert error is None
+    assert states(ledger) == {"accepted": 2, "buffered": 2}
+
+
+def test_capacity_is_the_store_s_own_if_none_is_given():
+    """A store that knows its capacity is asked for it, and what is in flight counts there, too."""
+    ledger = Ledger(InMemoryEventStore(buffer_capacity=1))
+    ledger.add({}, None)
+    ledger.take()
+
+    assert ledger.add({}, None) == Refusal("the buffer is full")
+
+
+@pytest.mark.parametrize("capacity", [None, "many"], ids=repr)
+def test_capacity_is_the_default_if_the_store_has_none(ledger, store, capacity):
+    """A store without a capacity that is a number is bounded all the same."""
+    store.buffer_capacity = capacity
+    store.payloads = [{}] * (DEFAULT_BUFFER_CAPACITY - 1)
+
+    assert ledger.add({}, None) is None
+    assert ledger.add({}, None) == Refusal("the buffer is full")
+
+
+def test_payloads_are_taken_oldest_first():
+    """The claims come in the store's order, and hold the very objects."""
+    ledger = filled("1", "2", "3")
+    waiting = list(ledger.store.event_buffer)
+
+    claims = ledger.take()
+
+    assert all(claim.payload is payload for claim, payload in zip(claims, waiting))
+    assert eids(payloads_of(claims)) == ["1", "2", "3"]
+
+
+def test_take_may_be_limited():
+    """Of a store that knows a limit no more are taken."""
+    ledger = filled("1", "2", "3")
+
+    assert eids(payloads_of(ledger.take(2))) == ["1", "2"]
+    assert states(ledger) == {"accepted": 3, "buffered": 1, "in_flight": 2}
+
+
+def test_take_may_be_held_back_while_others_are_in_flight():
+    """One sender finds out whether the collector is back; the next one gets its turn after it."""
+    ledger = filled("1", "2")
+    first = ledger.take(1, unless_in_flight=True)
+
+    held_back = ledger.take(1, unless_in_flight=True)
+    ledger.settle(payloads_of(first), [])
+    second = ledger.take(1, unless_in_flight=True)
+
+    assert eids(payloads_of(first)) == ["1"]
+    assert held_back == []
+    assert eids(payloads_of(second)) == ["2"]
+
+
+def test_store_that_fails_to_hand_out_is_logged(ledger, store, caplog):
+    """There is nothing to send then, and nothing is lost."""
+    ledger.add({}, None)
+    store.failing = {"get_events_batch"}
+
+    assert ledger.take() == []
+
+    assert states(ledger) == {"accepted": 1, "buffered": 1}
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.getMessage() == "The event store failed to hand out payloads"
+    assert record.exc_info[1] is BROKEN
+
+
+def test_store_that_hands_out_none_has_nothing(ledger, store):
+    """Stores in the wild give None where the contract says an empty list."""
+    store.get_events_batch = lambda: None
+
+    assert ledger.take() == []
+
+
+def test_log_line_is_written_without_the_lock(ledger, store):
+    """A log handler may be slow, so it must not keep others from tracking."""
+    store.failing = {"get_events_batch"}
+    free = []
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            thread = threading.Thread(target=lambda: free.append(ledger.lock.acquire(timeout=5)))
+            thread.start()
+            thread.join()
+
+    handler = Handler()
+    logger = logging.getLogger("snowplow_tracker._ledger")
+    logger.addHandler(handler)
+    try:
+        ledger.take()
+    finally:
+        logger.removeHandler(handler)
+
+    assert free == [True]
+
+
+def test_store_is_called_with_the_lock_held():
+    """A store for one emitter needs no lock of its own."""
+    calls = []
+
+    class Watchful(InMemoryEventStore):
+        def __getattribute__(self, name):
+            if name in ("add_event", "get_events_batch", "cleanup", "size"):
+                thread = threading.Thread(target=lambda: calls.append((name, ledger.lock.acquire(blocking=False))))
+                thread.start()
+                thread.join()
+            return super().__getattribute__(name)
+
+    ledger = Ledger(Watchful())
+    ledger.add({}, None)
+    ledger.waiting()
+    ledger.put_back(payloads_of(ledger.take()))
+    ledger.settle(payloads_of(ledger.take()), [])
+
+    assert {name for name, _ in calls} == {"add_event", "get_events_batch", "cleanup", "size"}
+    assert not any(is_free for _, is_free in calls)
+
+
+def test_waiting_is_none_if_the_store_cannot_tell(ledger, store):
+    """A store that fails to count its payloads has none to send for now."""
+    ledger.add({}, None)
+    store.failing = {"size"}
+
+    assert ledger.waiting() == 0
+
+
+def test_unsettled_payloads_are_known_without_the_store(ledger):
+    """Buffered and in flight means unsettled; delivered and rejected does not."""
+    ledger.add({}, None)
+    ledger.add({}, None)
+    while_buffered = ledger.has_unsettled()
+    first, second = payloads_of(ledger.take())
+    while_in_flight = ledger.has_unsettled()
+    ledger.settle([first], [second])
+
+    assert while_buffered
+    assert while_in_flight
+    assert not ledger.has_unsettled()
+
+
+def test_requests_are_counted(ledger):
+    """The figures tell how many there were, and how the last one ended."""
+    ledger.count_request(-1, "refused")
+    after_first = (ledger.figures.requests, ledger.figures.last_status, ledger.figures.last_error)
+    ledger.count_request(200, None)
+
+    assert after_first == (1, -1, "refused")
+    assert (ledger.figures.requests, ledger.figures.last_status, ledger.figures.last_error) == (2, 200, None)
+
+
+def test_stranger_is_accepted_when_it_is_sent():
+    """Payloads that never were in the store count as accepted from then on."""
+    ledger = filled("1")
+    claims = ledger.take()
+    stranger = {"eid": "2"}
+
+    admitted = ledger.admit([claims[0].payload, stranger])
+
+    assert admitted[0] is claims[0]
+    assert admitted[1].payload is stranger
+    assert states(ledger) == {"accepted": 2, "in_flight": 2}
+
+
+def test_stranger_can_come_back():
+    """It waits in the store like any other."""
+    ledger = filled()
+    [claim] = ledger.admit([{"eid": "1"}])
+
+    ledger.put_back([claim.payload])
+
+    assert states(ledger) == {"accepted": 1, "buffered": 1}
+
+
+def test_equal_payloads_are_told_apart():
+    """Identity counts: to settle one of two that look the same leaves the other in flight."""
+    ledger = filled("same", "same")
+    first, second = ledger.take()
+
+    ledger.settle([first.payload], [])
+
+    left = ledger.unsettled([first, second])
+    assert len(left) == 1
+    assert left[0] is second.payload
+    assert states(ledger) == {"accepted": 2, "delivered": 1, "in_flight": 1}
+
+
+def test_claim_on_a_payload_that_was_handed_out_again_is_void():
+    """A sender must not settle what came back and belongs to another sender now."""
+    ledger = filled("1")
+    old = ledger.take()
+    ledger.put_back(payloads_of(old))
+
+    while_buffered = ledger.unsettled(old)
+    new = ledger.take()
+
+    assert while_buffered == []
+    assert ledger.unsettled(old) == []
+    assert ledger.unsettled(new) == [{"eid": "1"}]
+
+
+def test_hand_outs_are_numbered():
+    """Each one gets the next number, and all claims of one share it."""
+    ledger = filled("1", "2", "3")
+    before = ledger.last_hand_out()
+
+    first, second = ledger.take(2), ledger.take(1)
+
+    numbers = [claim.hand_out for claim in first + second]
+    assert numbers == [before + 1, before + 1, before + 2]
+    assert ledger.last_hand_out() == before + 2
+
+
+def test_empty_hand_out_has_no_number(ledger):
+    """Nobody has to wait for it."""
+    ledger.take()
+    ledger.admit([])
+
+    assert ledger.last_hand_out() == 0
+
+
+def test_hand_outs_up_to_a_number_are_settled_when_none_of_their_payloads_is_in_flight():
+    """A flush waits for what was handed out before it, not for what came later."""
+    ledger = filled("1", "2", "3")
+    first = ledger.take(2)
+    last = ledger.last_hand_out()
+    ledger.take(1)
+
+    settled = [ledger.is_settled(last)]
+    ledger.settle([first[0].payload], [])
+    settled.append(ledger.is_settled(last))
+    ledger.put_back([first[1].payload])
+    settled.append(ledger.is_settled(last))
+
+    assert settled == [False, False, True]
+    assert not ledger.is_settled(ledger.last_hand_out())
+
+
+@pytest.mark.parametrize("settle", ["settle", "put_back"])
+def test_who_waits_is_woken(settle):
+    """`changed` is notified when payloads are settled, and when they come back."""
+    ledger = filled("1")
+    taken = payloads_of(ledger.take())
+    seen = []
+
+    def wait():
+        with ledger.changed:
+            ready.set()
+            seen.append(ledger.changed.wait_for(lambda: ledger.is_settled(1), timeout=10))
+
+    ready = threading.Event()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    ready.wait(10)
+    ledger.settle(taken, []) if settle == "settle" else ledger.put_back(taken)
+    thread.join(10)
+
+    assert seen == [True]
+
+
+def test_settling_nothing_does_not_bother_the_store(ledger, store):
+    """No payload, no call."""
+    store.failing = {"cleanup"}
+
+    ledger.settle([], [])
+
+    assert ledger.put_back([]) is None
+
+
+def test_store_hears_once_of_what_is_done():
+    """Delivered and rejected payloads go to one clean-up, those to retry to another."""
+    calls = []
+    store = ListStore()
+    store.cleanup = lambda batch, need_retry: calls.append((eids(batch), need_retry))
+    ledger = Ledger(store)
+    for eid in "123":
+        ledger.add({"eid": eid}, None)
+    first, second, third = payloads_of(ledger.take())
+
+    ledger.settle([first], [second])
+    ledger.put_back([third])
+
+    assert calls == [(["1", "2"], False), (["3"], True)]
+
+
+def test_store_that_fails_to_forget_is_logged(ledger, store, caplog):
+    """The payloads are settled all the same."""
+    ledger.add({}, None)
+    taken = payloads_of(ledger.take())
+    store.failing = {"cleanup"}
+
+    ledger.settle(taken, [])
+
+    assert states(ledger) == {"accepted": 1, "delivered": 1}
+    assert [record.getMessage() for record in caplog.records] == ["The event store failed to forget 1 payloads"]
+    assert caplog.records[0].exc_info[1] is BROKEN
+
+
+def test_payload_that_the_store_fails_to_take_back_is_rejected(ledger, store):
+    """The error is returned, and the payload counts as lost rather than as nothing."""
+    ledger.add({}, None)
+    taken = payloads_of(ledger.take())
+    store.failing = {"cleanup"}
+
+    error = ledger.put_back(taken)
+
+    assert error is BROKEN
+    assert states(ledger) == {"accepted": 1, "rejected": 1}
+    assert ledger.figures.retries == 0
+
+
+@pytest.mark.parametrize(("is_retry", "retries"), [(True, 2), (False, 0)])
+def test_retries_are_counted_by_payload(is_retry, retries):
+    """What was not tried is put back without counting as a retry."""
+    ledger = filled("1", "2")
+
+    ledger.put_back(payloads_of(ledger.take()), is_retry)
+
+    assert ledger.figures.retries == retries
+
+
+def test_nothing_is_measured_unless_it_is_asked_for():
+    """To count bytes costs time, so it is not done without a `byte_limit`."""
+    ledger = filled("1")
+
+    assert (ledger.bytes_queued, ledger.wire_bytes) == (0, 0)
+
+
+def test_bytes_follow_what_waits():
+    """The two figures grow and shrink with the buffer: the printed length, and what `measure` says."""
+    ledger = filled()
+    ledger.measure = len
+    seen = []
+
+    def note():
+        seen.append((ledger.bytes_queued, ledger.wire_bytes))
+
+    ledger.add({"eid": "1"}, None)
+    note()
+    ledger.add({"eid": "2", "e": "pv"}, None)
+    note()
+    first, second = payloads_of(ledger.take())
+    note()
+    ledger.settle([first], [])
+    ledger.put_back([second])
+    note()
+
+    one, two = len(str({"eid": "1"})), len(str({"eid": "2", "e": "pv"}))
+    assert seen == [(one, 1), (one + two, 3), (0, 0), (two, 2)]
+
+
+def test_refused_payload_is_not_measured():
+    """Only what waits counts."""
+    ledger = Ledger(ListStore(added=False))
+    ledger.measure = len
+
+    ledger.add({"eid": "1"}, None)
+
+    assert (ledger.bytes_queued, ledger.wire_bytes) == (0, 0)
+
+
+def test_what_waits_already_can_be_measured():
+    """A limit that comes late counts the payloads that came early, each once."""
+    ledger = filled("1", "2")
+    ledger.measure = len
+
+    ledger.count_again()
+    ledger.count_again()
+
+    assert (ledger.bytes_queued, ledger.wire_bytes) == (2 * len(str({"eid": "1"})), 2)
+
+
+def test_store_without_a_buffer_is_measured_from_now_on(ledger):
+    """What cannot be looked at counts for nothing."""
+    ledger.add({"eid": "1"}, None)
+    ledger.measure = len
+
+    ledger.count_again()
+
+    assert (ledger.bytes_queued, ledger.wire_bytes) == (0, 0)
+
+
+def test_reset_forgets_what_is_in_flight():
+    """A forked child has figures and locks of its own; what is in flight is the parent's."""
+    ledger = filled("1", "2")
+    ledger.measure = len
+    ledger.count_again()
+    ledger.take(1)
+    lock = ledger.lock
+
+    ledger.reset()
+    ledger.forget_memory()
+
+    assert states(ledger) == {}
+    assert ledger.lock is not lock
+    assert (ledger.bytes_queued, ledger.wire_bytes) == (0, 0)
+    assert ledger.take() == []
+
+
+def test_memory_is_forgotten_only_where_it_is_a_copy(ledger, store):
+    """What another store holds is not in the memory of the child, so it stays."""
+    ledger.add({}, None)
+
+    ledger.forget_memory()
+
+    assert store.payloads == [{}]
+
+
+def test_lock_may_be_taken_twice():
+    """A signal handler that tracks an event cannot deadlock with the code that it interrupted."""
+    ledger = filled()
+
+    with ledger.lock:
+        refusal = ledger.add({}, None)
+
+    assert refusal is None
+
+
+def test_store_in_memory_knows_a_limit():
+    """So does a subclass that does not change how payloads are handed out."""
+
+    class Renamed(InMemoryEventStore):
+        pass
+
+    assert knows_limit(InMemoryEventStore())
+    assert knows_limit(Renamed())
+
+
+def test_other_store_does_not_know_a_limit(store):
+    """Neither does a subclass with a way of its own."""
+
+    class Special(InMemoryEventStore):
+        def get_events_batch(self):
+            return super().get_events_batch()
+
+    assert not knows_limit(store)
+    assert not knows_limit(Special())
+
+
+def test_claims_are_compared_by_identity_where_it_counts():
+    """Two claims on one payload are equal, and yet the older one is void."""
+    payload = {"eid": "1"}
+    ledger = filled()
+    [mine] = ledger.admit([payload])
+    forged = Claim(mine.hand_out, payload)
+
+    assert forged == mine
+    assert ledger.unsettled([forged]) == []

@@ -1,0 +1,394 @@
+"""A user's code, checked by `mypy --strict` against the installed package; it is not run.
+
+It imports every public name, and uses what it imports as an application would.
+"""
+
+import logging
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, List, Optional, Type, Union
+
+import requests
+
+import snowplow_tracker
+from snowplow_tracker import (
+    AsyncEmitter,
+    Emitter,
+    EmitterConfiguration,
+    Event,
+    EventStore,
+    InMemoryEventStore,
+    PagePing,
+    PageView,
+    ScreenView,
+    SelfDescribing,
+    SelfDescribingJson,
+    Snowplow,
+    StructuredEvent,
+    Subject,
+    Tracker,
+    TrackerConfiguration,
+    __version__,
+    disable_contracts,
+    enable_contracts,
+    logger,
+)
+from snowplow_tracker._version import __version_info__
+from snowplow_tracker.constants import (
+    BASE_SCHEMA_PATH,
+    CONTEXT_SCHEMA,
+    DEFAULT_ENCODE_BASE64,
+    KNOWN_PAYLOAD_KEYS,
+    MOBILE_SCHEMA_PATH,
+    REQUIRED_PAYLOAD_KEYS,
+    SCHEMA_TAG,
+    UNSTRUCT_EVENT_SCHEMA,
+    VERSION,
+)
+from snowplow_tracker.contracts import (
+    contracts_enabled,
+    form_element,
+    greater_than,
+    non_empty,
+    non_empty_string,
+    one_of,
+    satisfies,
+)
+from snowplow_tracker.emitters import (
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_MAX_REQUEST_BYTES,
+    METHODS,
+    PAYLOAD_DATA_SCHEMA,
+    PROTOCOLS,
+    FlushTimer,
+    Requester,
+)
+from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
+from snowplow_tracker.payload import Payload
+from snowplow_tracker.subject import DEFAULT_PLATFORM
+from snowplow_tracker.testing import Answer, CollectedRequest, LocalCollector
+from snowplow_tracker.typing import (
+    FORM_NODE_NAMES,
+    FORM_TYPES,
+    SUPPORTED_PLATFORMS,
+    ElementClasses,
+    EmitterProtocol,
+    EmitterStats,
+    FailureCallback,
+    FormClasses,
+    FormNodeName,
+    HttpProtocol,
+    JsonEncoderFunction,
+    Method,
+    PayloadDict,
+    PayloadDictList,
+    RequestTimeout,
+    SuccessCallback,
+    SupportedPlatform,
+)
+
+log: logging.Logger = logger
+
+
+def on_success(delivered: PayloadDictList) -> None:
+    log.info("Delivered %d payloads", len(delivered))
+
+
+def on_failure(delivered: int, not_delivered: PayloadDictList) -> None:
+    log.info("Delivered %d payloads, not %s", delivered, [payload["eid"] for payload in not_delivered])
+
+
+def encode(value: Any) -> Any:
+    return str(value)
+
+
+class PersistentStore:
+    """An event store by its shape alone."""
+
+    def __init__(self) -> None:
+        self.payloads: PayloadDictList = []
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        self.payloads.append(payload)
+        return True
+
+    def get_events_batch(self) -> PayloadDictList:
+        batch, self.payloads = self.payloads, []
+        return batch
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
+        if need_retry:
+            self.payloads = batch + self.payloads
+
+    def size(self) -> int:
+        return len(self.payloads)
+
+
+class DeclaredStore(EventStore):
+    """An event store that says so."""
+
+    def add_event(self, payload: PayloadDict) -> bool:
+        return False
+
+    def get_events_batch(self) -> PayloadDictList:
+        return []
+
+    def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
+        pass
+
+    def size(self) -> int:
+        return 0
+
+
+class QueueEmitter:
+    """An emitter by its shape alone."""
+
+    def input(self, payload: PayloadDict) -> None:
+        log.debug("%s", payload)
+
+    def flush(self) -> None:
+        pass
+
+    def async_flush(self) -> None:
+        pass
+
+    def sync_flush(self) -> None:
+        pass
+
+
+class SignedEmitter(Emitter):
+    """An emitter that sends by a client of its own."""
+
+    def http_post(self, data: str) -> int:
+        return requests.post(self.endpoint, data=data, timeout=5).status_code
+
+    def http_get(self, payload: PayloadDict) -> int:
+        return 200
+
+    def flush(self) -> None:
+        super().flush()
+
+
+class Purchase(Event):
+    """An event type of the application's own."""
+
+    def build_payload(
+        self,
+        encode_base64: bool,
+        json_encoder: Optional[JsonEncoderFunction],
+        subject: Optional[Subject] = None,
+    ) -> Payload:
+        payload = super().build_payload(encode_base64, json_encoder, subject)
+        payload.add("e", "ue")
+        return payload
+
+
+def build_emitters(session: requests.Session) -> List[EmitterProtocol]:
+    protocol: HttpProtocol = "http"
+    method: Method = "get"
+    timeout: RequestTimeout = (3.05, 27)
+    success: SuccessCallback = on_success
+    failure: FailureCallback = on_failure
+    store: EventStore = PersistentStore()
+    emitter = Emitter(
+        "collector.example.com",
+        protocol,
+        8080,
+        method,
+        5,
+        success,
+        failure,
+        40_000,
+        timeout,
+        60,
+        5000,
+        {500: False, 401: True},
+        store,
+        session,
+        max_request_bytes=500_000,
+        flush_on_exit=False,
+        flush_interval=5.0,
+    )
+    asynchronous = AsyncEmitter(
+        endpoint="collector.example.com",
+        thread_count=2,
+        request_timeout=10,
+        event_store=InMemoryEventStore(buffer_capacity=100),
+    )
+    asynchronous.set_flush_timer(5)
+    asynchronous.cancel_flush_timer()
+    asynchronous.cancel_flush()
+    documented = Emitter("collector.example.com", buffer_size=3, event_store=DeclaredStore())
+    documented.on_success = None
+    documented.batch_size = 7
+    documented.byte_limit = None
+    return [emitter, asynchronous, documented, SignedEmitter("https://collector.example.com"), QueueEmitter()]
+
+
+def build_tracker(emitters: List[EmitterProtocol]) -> Tracker:
+    encoder: JsonEncoderFunction = encode
+    tracker = Tracker("shop", emitters, Subject(), "web", False, encoder)
+    tracker.add_emitter(emitters[0])
+    tracker.addEmitter(emitters[0])
+    tracker.set_subject(None)
+    namespace: str = Tracker(namespace="other", emitter=emitters[0]).get_namespace()
+    Tracker(namespace, (emitters[0], emitters[1]))
+    return tracker
+
+
+def build_subject() -> Subject:
+    platform: SupportedPlatform = "headset"
+    return (
+        Subject()
+        .set_platform(platform)
+        .set_user_id("1234")
+        .set_screen_resolution(1920, 1080)
+        .set_viewport(1000, 800)
+        .set_color_depth(24)
+        .set_timezone("Europe/London")
+        .set_lang("en")
+        .set_domain_user_id("a")
+        .set_domain_session_id("b")
+        .set_domain_session_index(1)
+        .set_ip_address("192.0.2.1")
+        .set_useragent("curl")
+        .set_network_user_id("c")
+    )
+
+
+def build_events(subject: Subject) -> List[Event]:
+    context = [SelfDescribingJson("iglu:com.example/page/jsonschema/1-0-0", {"price": Decimal(1)})]
+    timestamp: Union[float, datetime] = datetime.now()
+    view = PageView("https://example.com", "Title", None, subject, context, timestamp)
+    view.page_title = None
+    nv_pairs: PayloadDict = subject.combine_subject(None)
+    log.debug("%s", nv_pairs)
+    view.context = None
+    title: Optional[str] = view.page_title
+    view.true_timestamp = 1_700_000_000_000
+    return [
+        view,
+        PagePing("https://example.com", title, min_x=0, max_x=100, min_y=0, max_y=200),
+        ScreenView(id_="1", name="Home", type="feed", previous_name="Start"),
+        StructuredEvent("shop", "add", label="l", property_="p", value=9.99),
+        SelfDescribing(SelfDescribingJson("iglu:com.example/sale/jsonschema/1-0-0", {"a": [1]}), context=context),
+        Purchase(event_subject=subject, true_timestamp=1.5),
+    ]
+
+
+def track(tracker: Tracker, events: List[Event]) -> None:
+    for event in events:
+        tracker.track(event)
+    node: FormNodeName = "INPUT"
+    element_classes: ElementClasses = ["wide"]
+    form_classes: FormClasses = ["tall"]
+    tracker.track_page_view("https://example.com").track_struct_event("shop", "add")
+    tracker.track_link_click("https://example.com", element_classes=element_classes)
+    tracker.track_form_change("form", "element", node, "value")
+    tracker.track_form_submit("form", form_classes)
+    tracker.flush()
+    tracker.flush(False)
+    tracker.flush(is_async=True)
+    tracker.flush(timeout=5.0)
+
+
+def use_registry(emitter_class: Type[Emitter]) -> Optional[bool]:
+    emitter_config = EmitterConfiguration(
+        batch_size=5,
+        on_success=on_success,
+        on_failure=on_failure,
+        request_timeout=(1, 2.5),
+        custom_retry_codes={500: False},
+        event_store=PersistentStore(),
+        session=requests.Session(),
+        thread_count=4,
+    )
+    emitter_config.batch_size = None
+    emitter_config.set_retry_code(418, True)
+    tracker_config = TrackerConfiguration(encode_base64=False, json_encoder=encode)
+    tracker_config.encode_base64 = True
+    tracker = Snowplow.create_tracker(
+        "shop",
+        "collector.example.com",
+        "post",
+        "web",
+        build_subject(),
+        tracker_config,
+        emitter_config,
+        emitter_class=emitter_class,
+    )
+    Snowplow.remove_tracker(tracker)
+    Snowplow.add_tracker(tracker)
+    found: Optional[Tracker] = Snowplow.get_tracker("shop")
+    Snowplow.remove_tracker_by_namespace("shop")
+    Snowplow.reset()
+    return found.close(timeout=2.0) if found else None
+
+
+def watch(emitter: Emitter) -> str:
+    stats: EmitterStats = emitter.stats()
+    counted: int = stats.accepted - stats.delivered - stats.rejected - stats.buffered - stats.in_flight
+    later: Optional[float] = stats.retry_in_seconds
+    timer = FlushTimer(emitter, repeating=True)
+    timer.start(timeout=5)
+    if timer.is_active():
+        timer.cancel()
+    with emitter:
+        emitter.input({"e": "pv"})
+    all_out: bool = emitter.close(timeout=1.5)
+    return f"{counted} {later} {all_out} {stats.last_status} {stats.last_error} {stats.dropped} {stats.retries}"
+
+
+def test_with_local_collector() -> None:
+    with LocalCollector(tls=True) as collector:
+        collector.respond_with(503, Answer(status=429, headers={"Retry-After": "1"}))
+        emitter = Emitter(collector.url, batch_size=1)
+        with Tracker("test", emitter) as tracker:
+            tracker.track(PageView("https://example.com"))
+        request: CollectedRequest = collector.wait_for_requests(1, timeout=5.0)[0]
+        payload: PayloadDict = collector.payloads[0]
+        assert request.status == int(payload["status"])
+
+
+def use_contracts() -> bool:
+    disable_contracts()
+    enable_contracts()
+    greater_than(1, 0)
+    non_empty([1])
+    non_empty_string("s")
+    one_of("web", SUPPORTED_PLATFORMS)
+    satisfies("web", lambda value: len(value) == 3)
+    form_element({"name": "n", "value": "v", "nodeName": "INPUT"})
+    return contracts_enabled()
+
+
+def use_payload() -> PayloadDict:
+    payload = Payload({"e": "pv"})
+    payload.add("p", "web")
+    payload.add_dict({"aid": "shop"}, base64=False)
+    payload.add_json({"schema": "iglu:a/b/c/1-0-0"}, True, "ue_px", "ue_pr", encode)
+    return payload.get()
+
+
+texts: List[str] = [
+    BASE_SCHEMA_PATH,
+    CONTEXT_SCHEMA,
+    DEFAULT_PLATFORM,
+    MOBILE_SCHEMA_PATH,
+    PAYLOAD_DATA_SCHEMA,
+    SCHEMA_TAG,
+    UNSTRUCT_EVENT_SCHEMA,
+    VERSION,
+    __version__,
+    snowplow_tracker.__version__,
+    *sorted(METHODS | PROTOCOLS | FORM_NODE_NAMES | FORM_TYPES),
+    *sorted(REQUIRED_PAYLOAD_KEYS | KNOWN_PAYLOAD_KEYS),
+]
+numbers: List[int] = [
+    DEFAULT_BUFFER_CAPACITY,
+    DEFAULT_MAX_LENGTH,
+    DEFAULT_MAX_REQUEST_BYTES,
+    *__version_info__,
+    int(DEFAULT_ENCODE_BASE64),
+]
+requester = Requester(requests.post, requests.get)
