@@ -256,7 +256,7 @@ class Emitter(EmitterProtocol):
         if self.reached_limit():
             self.flush()
         seconds_to_exit = lifecycle.seconds_to_exit()
-        if seconds_to_exit is not None and self.flush_on_exit:
+        if seconds_to_exit is not None and self.flush_on_exit and not self._is_inside_flush():
             # Another exit handler tracks an event after ours has run.
             self._flush_at_exit(seconds_to_exit)
 
@@ -460,7 +460,8 @@ class Emitter(EmitterProtocol):
         if not self.__dict__.get("_is_complete") or self._ledger.closed:
             return
         if self._ledger.has_unsettled() or self._workers.has_threads() or self.timer.has_thread():
-            # The garbage collector has cut weak references to everything in a reference cycle, idle connections included.
+            # The garbage collector has cut the weak references to all that is in a reference cycle, and with them idle
+            # connections.
             self._workers.belong_to(self)
             self._sessions.forget()
             lifecycle.adopt(self)

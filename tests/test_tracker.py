@@ -9,6 +9,7 @@ import uuid
 import pytest
 
 from snowplow_tracker import (
+    Emitter,
     Event,
     PageView,
     SelfDescribing,
@@ -409,6 +410,18 @@ def test_event_that_cannot_be_encoded_disturbs_nothing():
     tracker.track(PageView("u"))
 
     assert [payload["e"] for payload in capture.payloads] == ["pv"]
+
+
+def test_value_that_only_an_emitter_encodes_is_an_error_of_the_caller():
+    """A dict in a plain field is encoded by the emitter; `track` raises, once all emitters have had the payload."""
+    bare, last = Emitter("collector.example.com"), Capture()
+    tracker = Tracker("ns", [bare, last])
+
+    with pytest.raises(TypeError, match=r"^ue_pr\['a'\] cannot be encoded as JSON"):
+        tracker.track(Event({"e": "ue", "ue_pr": {"a": object()}}))
+
+    assert bare.stats().accepted == 0
+    assert len(last.payloads) == 1
 
 
 def test_emitter_that_fails_does_not_starve_the_others(errors):
