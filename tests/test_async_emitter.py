@@ -6,6 +6,7 @@ import pytest
 from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered, own_threads, with_manual_timers
 
 from snowplow_tracker import AsyncEmitter, InMemoryEventStore
+from snowplow_tracker.emitters import _Flush
 from snowplow_tracker.testing import Answer
 
 # What ends a thread is reported by Python as it should be; these tests end threads on purpose.
@@ -282,3 +283,51 @@ def test_threads_go_on_after_a_recovery(collector):
 
     assert eids(collector.payloads) == [str(number) for number in range(42)]
     assert emitter.close()
+
+
+def test_explicit_flush_is_shared_among_the_threads(collector):
+    """With several threads, the requests of one flush run at the same time."""
+    answered = threading.Event()
+    collector.respond_always(Answer(hold=answered))
+    emitter = AsyncEmitter(collector.url, batch_size=100, max_request_bytes=200, thread_count=3)
+    fill(emitter, 12)
+    flush = threading.Thread(target=emitter.sync_flush)
+
+    flush.start()
+    collector.wait_for_requests(3)
+
+    answered.set()
+    flush.join(PATIENCE_SECONDS)
+    assert sorted(map(int, eids(collector.payloads))) == list(range(12))
+
+
+def test_flush_is_begun_once():
+    """Either the thread that waits for it begins it, or a worker does."""
+    flush = _Flush(hold_back=False)
+
+    assert [flush.begin(), flush.begin()] == [True, False]
+
+
+def test_worker_leaves_a_flush_alone_that_has_begun(collector):
+    """A task that was taken over by the thread that waits is not done twice."""
+    emitter = AsyncEmitter(collector.url)
+    fill(emitter, 1)
+    task = _Flush(hold_back=False)
+    task.begin()
+
+    emitter._work(task)
+
+    assert task.done.is_set()
+    assert collector.requests == []
+
+
+def test_flush_that_a_worker_has_begun_is_not_begun_again(collector, monkeypatch):
+    """When the workers are gone, the thread that waits does only what nobody has begun."""
+    emitter = AsyncEmitter(collector.url)
+    fill(emitter, 1)
+    monkeypatch.setattr(_Flush, "begin", lambda self: False)
+    monkeypatch.setattr(emitter._workers, "keep_running", lambda thread_count: False)
+
+    emitter.sync_flush()
+
+    assert collector.requests == []

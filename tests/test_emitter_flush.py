@@ -472,3 +472,12 @@ def test_payloads_are_logged_at_debug_only(collector, caplog):
 
     levels = {record.levelno for record in caplog.records if "somebody" in record.getMessage()}
     assert levels == {logging.DEBUG}
+
+
+def test_nothing_is_said_to_be_lost_when_nothing_is(caplog):
+    """An emitter that is given up empty makes no log line."""
+    emitter = Emitter("collector.example.com")
+
+    emitter._give_up("for no reason")
+
+    assert caplog.records == []
