@@ -67,11 +67,14 @@ def _split_address(endpoint: str, address: str) -> Tuple[str, str, Optional[int]
     try:
         parts = urlsplit(f"//{address}")
         host, port = parts.hostname or "", parts.port
+        _check_port(parts.netloc)
         _check_host(host, in_brackets="[" in parts.netloc)
     except ValueError as error:
         raise ValueError(f"endpoint {endpoint!r} cannot be parsed: {error}") from None
     if port == 0:
         raise ValueError(f"endpoint {endpoint!r} names port 0")
+    if parts.path.rstrip("/").startswith("//"):
+        raise ValueError(f"endpoint must have one scheme and a path without empty parts, got {endpoint!r}")
     if "?" in address or "#" in address:
         raise ValueError(f"endpoint must not have a query string or a fragment, got {endpoint!r}")
     credentials = parts.netloc[: parts.netloc.rfind("@") + 1]
@@ -87,6 +90,13 @@ def _check_host(host: str, in_brackets: bool) -> None:
         return
     # Refuses empty and overlong labels, which no resolver could look up.
     host.encode("idna")
+
+
+def _check_port(netloc: str) -> None:
+    # Python 3.8 takes `+80` and `8_0` for numbers.
+    text = netloc.rpartition("@")[2].rpartition("]")[2].partition(":")[2]
+    if text and not text.isdecimal():
+        raise ValueError("its port is no number")
 
 
 def _is_ipv6(host: str) -> bool:

@@ -12,10 +12,10 @@ from uuid import UUID
 
 from .typing import JsonEncoderFunction
 
-__all__ = ["Unencodable", "encode_json", "encode_readable_json", "plain"]
+__all__ = ["EncodingError", "encode_json", "encode_readable_json", "plain"]
 
 
-class Unencodable(TypeError):
+class EncodingError(TypeError):
     """There is no JSON for a value; the message says where it stands."""
 
 
@@ -30,7 +30,7 @@ def encode_json(value: Any, name: str, json_encoder: Optional[JsonEncoderFunctio
         json_encoder: Asked for a substitute of each value that JSON does not know; `plain` helps out where it raises.
 
     Raises:
-        Unencodable: If there is no JSON for a part of the value; the message names that part.
+        EncodingError: If there is no JSON for a part of the value; the message names that part.
     """
     encoder = _COMPACT if json_encoder is None else _compact(_plain_or(json_encoder))
     return _encode(encoder, value, name)
@@ -114,10 +114,10 @@ def _encode(encoder: JSONEncoder, value: Any, name: str) -> str:
         pass
     try:
         return encoder.encode(_plain_copy(value, name, encoder.default, frozenset()))
-    except Unencodable:
+    except EncodingError:
         raise
     except Exception as error:
-        raise Unencodable(f"{name} cannot be encoded as JSON: {error}") from error
+        raise EncodingError(f"{name} cannot be encoded as JSON: {error}") from error
 
 
 def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers: FrozenSet[int]) -> Any:
@@ -134,7 +134,7 @@ def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers
     if value is None or isinstance(value, (str, int)):
         return value
     if id(value) in containers:
-        raise Unencodable(f"{path} cannot be encoded as JSON: it contains itself")
+        raise EncodingError(f"{path} cannot be encoded as JSON: it contains itself")
     containers |= {id(value)}
     if isinstance(value, dict):
         is_described = value.keys() == {"schema", "data"}
@@ -149,7 +149,7 @@ def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers
     try:
         substitute = default(value)
     except Exception as error:
-        raise Unencodable(f"{path} cannot be encoded as JSON: {error}") from error
+        raise EncodingError(f"{path} cannot be encoded as JSON: {error}") from error
     return _plain_copy(substitute, path, default, containers)
 
 
@@ -158,4 +158,4 @@ def _plain_key(key: Any, path: str) -> Any:
         return key if math.isfinite(key) else None
     if key is None or isinstance(key, (str, int)):
         return key
-    raise Unencodable(f"{path} cannot be encoded as JSON: {key!r} is no key of an object, strings are")
+    raise EncodingError(f"{path} cannot be encoded as JSON: {key!r} is no key of an object, strings are")

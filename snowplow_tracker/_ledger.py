@@ -94,6 +94,13 @@ class Ledger:
         """Tell, without a lock, whether accepted payloads wait or are in flight."""
         return self.figures.accepted > self.figures.delivered + self.figures.rejected
 
+    def capacity(self, own: Optional[int]) -> int:
+        """Return how many payloads may wait or be in flight: the emitter's own figure, or else the store's."""
+        if own is not None:
+            return own
+        of_store = getattr(self.store, "buffer_capacity", None)
+        return of_store if isinstance(of_store, int) else DEFAULT_BUFFER_CAPACITY
+
     def in_flight(self) -> int:
         """Count the payloads that are being sent."""
         return len(self._in_flight)
@@ -214,7 +221,7 @@ class Ledger:
     def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
         if self.closed:
             return Refusal("the emitter is closed")
-        if self.store.size() + len(self._in_flight) >= (capacity or self._capacity_of_store()):
+        if self.store.size() + len(self._in_flight) >= self.capacity(capacity):
             return Refusal("the buffer is full")
         # Stores in the wild return nothing; only a plain False is a refusal.
         return Refusal("the event store refused") if self.store.add_event(payload) is False else None
@@ -244,10 +251,6 @@ class Ledger:
         if self.measure is not None:
             self.bytes_queued += sign * sum(len(str(payload)) for payload in payloads)
             self.wire_bytes += sign * sum(map(self.measure, payloads))
-
-    def _capacity_of_store(self) -> int:
-        capacity = getattr(self.store, "buffer_capacity", None)
-        return capacity if isinstance(capacity, int) else DEFAULT_BUFFER_CAPACITY
 
 
 def knows_limit(store: EventStore) -> bool:

@@ -169,7 +169,6 @@ class Lifecycle:
             except Exception:
                 logger.exception("An emitter that nobody holds could not be closed")
             self._adopted.pop(id(emitter), None)
-            del emitter
 
 
 def _flush_at_exit(emitter: _Member, timeout: float) -> bool:

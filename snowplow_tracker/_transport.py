@@ -194,6 +194,15 @@ class _CollectorSession(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.auth = _CredentialsOfUrl()
 
+    def close(self) -> None:
+        """Close the connections, which `requests` leaves to finalizers; and those do nothing any more at exit."""
+        for adapter in self.adapters.values():
+            if isinstance(adapter, requests.adapters.HTTPAdapter):
+                for manager in [adapter.poolmanager, *adapter.proxy_manager.values()]:
+                    for key in manager.pools.keys():  # noqa: SIM118  # this container refuses to be iterated
+                        manager.pools[key].close()
+        super().close()
+
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
         """Send no credentials to another host that a redirect leads to."""
         old, new = response.request.url, prepared_request.url

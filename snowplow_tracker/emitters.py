@@ -261,8 +261,9 @@ class Emitter(EmitterProtocol):
             self._flush_at_exit(seconds_to_exit)
 
     def reached_limit(self) -> bool:
-        """Tell whether `batch_size` or `byte_limit` is reached by what waits."""
-        if self._ledger.waiting() >= self.batch_size:
+        """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
+        waiting = self._ledger.waiting()
+        if waiting >= self.batch_size or waiting >= self._ledger.capacity(self.buffer_capacity):
             return True
         byte_limit = self.byte_limit
         if byte_limit is None:
@@ -457,13 +458,14 @@ class Emitter(EmitterProtocol):
 
     def __del__(self) -> None:
         # An attribute that only a complete constructor sets; applications' tests patch constructors away.
-        if not self.__dict__.get("_is_complete") or self._ledger.closed:
+        if not self.__dict__.get("_is_complete"):
+            return
+        self._sessions.close()
+        if self._ledger.closed:
             return
         if self._ledger.has_unsettled() or self._workers.has_threads() or self.timer.has_thread():
-            # The garbage collector has cut the weak references to all that is in a reference cycle, and with them idle
-            # connections.
+            # The garbage collector has cut the weak references to all that is in a reference cycle.
             self._workers.belong_to(self)
-            self._sessions.forget()
             lifecycle.adopt(self)
 
     def _should_retry(self, status_code: int) -> bool:
@@ -730,6 +732,7 @@ class Emitter(EmitterProtocol):
         self.timer.cancel()
         if not self._is_all_out():
             self._flush_within(timeout)
+        self._sessions.close()
         return self._is_all_out()
 
     def _give_up(self, reason: str) -> None:
@@ -904,14 +907,10 @@ class AsyncEmitter(Emitter):
         claims = self._take(unless_in_flight=self.retry_delay > 0)
         if not claims:
             return
-        # Whatever did not fit goes to the next thread: at once while the collector is well, else only after a success.
-        is_more = self._ledger.waiting() > 0
-        is_well = not self.retry_delay
-        if is_more and is_well:
+        if self._ledger.waiting() and not self.retry_delay:
+            # Whatever did not fit goes to the next thread at once. After a failure, it first takes a success.
             self._hand_over()
         self._send(claims)
-        if is_more and not is_well and not self._is_backing_off():
-            self._hand_over()
 
 
 class _Flush:

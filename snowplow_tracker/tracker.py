@@ -7,7 +7,7 @@ import time
 from types import TracebackType
 from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Type, TypeVar, Union
 
-from ._json import Unencodable
+from ._json import EncodingError
 from ._legacy_tracking import LegacyTracking
 from ._settings import callback, optional, wait_seconds
 from .constants import DEFAULT_ENCODE_BASE64, KNOWN_PAYLOAD_KEYS, REQUIRED_PAYLOAD_KEYS, VERSION
@@ -105,11 +105,11 @@ class Tracker(LegacyTracking):
         # Both comparisons run in C, over names only: cheap enough for every event.
         if not (KNOWN_PAYLOAD_KEYS.issuperset(nv_pairs) and nv_pairs.keys() >= REQUIRED_PAYLOAD_KEYS):
             self._report_keys(nv_pairs)
-        unencodable: Optional[Unencodable] = None
+        unencodable: Optional[EncodingError] = None
         for emitter in self.emitters:
             try:
                 emitter.input(nv_pairs)
-            except Unencodable as error:  # noqa: PERF203  # one that fails must not starve the others
+            except EncodingError as error:  # noqa: PERF203  # one that fails must not starve the others
                 # A dict in a plain field becomes JSON only here; it is the caller's mistake all the same.
                 unencodable = error
             except Exception:

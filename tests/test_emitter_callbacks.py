@@ -7,6 +7,7 @@ import pytest
 from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered, own_threads, with_manual_timers
 
 from snowplow_tracker import AsyncEmitter, Emitter
+from snowplow_tracker.testing import Answer
 
 both = pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
 both_methods = pytest.mark.parametrize("method", ["post", "get"])
@@ -223,7 +224,8 @@ def test_flush_in_a_failure_callback_does_not_flood(collector, caplog, emitter_c
 @both
 def test_close_in_a_callback_does_not_wait(collector, emitter_class):
     """It closes the emitter, and what still waits is sent behind the callback."""
-    closed = []
+    closed, answered = [], threading.Event()
+    collector.respond_with(200, Answer(hold=answered))
     emitter = emitter_class(collector.url, batch_size=100)
 
     def close(delivered):
@@ -234,9 +236,11 @@ def test_close_in_a_callback_does_not_wait(collector, emitter_class):
     emitter.on_success = close
     fill(emitter, 1)
     emitter.flush()
+    collector.wait_for_requests(2)
+    eventually(lambda: closed == [False])
+    answered.set()
 
     assert eids(collector.wait_for_payloads(2)) == ["0", "more"]
-    assert closed == [False]
 
 
 def test_callbacks_may_be_reassigned(collector):

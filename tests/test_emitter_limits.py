@@ -14,6 +14,13 @@ from snowplow_tracker.testing import Answer
 TEXTS = {"ascii": "plain text", "cjk": "漢字かな交じり文", "emoji": "🙂🚀🎉"}
 
 
+def sick(**options):
+    """Build an emitter whose collector refuses everything for now."""
+    emitter = with_manual_timers(Emitter("collector.example.com", **options))
+    emitter.http_post = lambda data: 503
+    return emitter
+
+
 @pytest.mark.parametrize(("method", "size"), [("post", 10), ("get", 1)])
 def test_batch_size_depends_on_method(method, size):
     """Ten payloads make a POST batch, one a GET batch."""
@@ -135,28 +142,40 @@ def test_wrong_reassignment_is_refused_at_its_line(name):
     assert getattr(emitter, name) == before
 
 
+@pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
+def test_full_buffer_is_sent_before_the_batch_is_full(collector, emitter_class):
+    """A capacity below the batch size does not keep everything waiting for ever."""
+    emitter = emitter_class(collector.url, batch_size=10, buffer_capacity=3)
+
+    for number in range(5):
+        for payload in numbered(3, start=3 * number):
+            emitter.input(payload)
+        collector.wait_for_payloads(3 * number + 3)
+        eventually(lambda: emitter.stats().in_flight == 0)
+
+    assert emitter.stats().delivered == 15
+
+
 def test_full_buffer_drops_new_payloads_and_keeps_old_ones(caplog):
     """What does not fit is counted and logged, and nothing is raised."""
-    emitter = with_manual_timers(Emitter("collector.example.com", buffer_capacity=2))
+    emitter = sick(buffer_capacity=2)
 
     for payload in numbered(3):
         emitter.input(payload)
 
     assert eids(emitter.event_store.event_buffer) == ["0", "1"]
     assert emitter.stats().dropped == 1
-    assert caplog.record_tuples == [
-        ("snowplow_tracker.emitters", logging.ERROR, "Dropped 1 payloads: the buffer is full")
-    ]
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors == ["Dropped 1 payloads: the buffer is full"]
 
 
 def test_drops_are_summarised(caplog):
     """The first drop is told at once, those that follow at once make one more line at the most."""
-    emitter = Emitter("collector.example.com", buffer_capacity=1)
+    emitter = sick(buffer_capacity=1)
 
     for payload in numbered(500):
         emitter.input(payload)
-    emitter.http_post = lambda data: 200
-    emitter.close()
+    emitter.close(timeout=0)
 
     messages = [record.getMessage() for record in caplog.records if "Dropped" in record.getMessage()]
     assert messages == ["Dropped 1 payloads: the buffer is full", "Dropped 498 payloads: the buffer is full"]
@@ -165,11 +184,10 @@ def test_drops_are_summarised(caplog):
 def test_drop_is_reported_to_on_failure():
     """A payload that was not accepted is reported like one that was not delivered."""
     reports = []
-    emitter = Emitter(
-        "collector.example.com", buffer_capacity=1, on_failure=lambda sent, unsent: reports.append((sent, unsent))
-    )
-
+    emitter = sick(buffer_capacity=1)
     emitter.input({"eid": "0"})
+
+    emitter.on_failure = lambda sent, unsent: reports.append((sent, unsent))
     emitter.input({"eid": "1"})
 
     assert reports == [(0, [{"eid": "1"}])]
@@ -177,9 +195,9 @@ def test_drop_is_reported_to_on_failure():
 
 def test_callback_that_inputs_a_dropped_payload_again_is_not_called_for_ever():
     """A drop inside the report of a drop is counted, but not reported."""
-    emitter = Emitter("collector.example.com", buffer_capacity=1)
-    emitter.on_failure = lambda sent, unsent: [emitter.input(payload) for payload in unsent]
+    emitter = sick(buffer_capacity=1)
     emitter.input({"eid": "0"})
+    emitter.on_failure = lambda sent, unsent: [emitter.input(payload) for payload in unsent]
 
     emitter.input({"eid": "1"})
 
@@ -227,7 +245,7 @@ def test_retried_payload_is_never_refused():
 
 def test_capacity_is_the_stores_own_by_default():
     """A store that says its capacity is believed."""
-    emitter = Emitter("collector.example.com", batch_size=50, event_store=InMemoryEventStore(buffer_capacity=3))
+    emitter = sick(batch_size=50, event_store=InMemoryEventStore(buffer_capacity=3))
 
     for payload in numbered(4):
         emitter.input(payload)

@@ -251,3 +251,12 @@ def test_method_of_another_type_is_refused():
     """A method that is no string is a TypeError that shows it."""
     with pytest.raises(TypeError, match=r"^method must be a string, got True$"):
         uri("collector.example.com", method=True)
+
+
+@pytest.mark.parametrize("endpoint", ["http://http://c.example", "c.example//x", "c.example:+80", "c.example:8_0"])
+def test_what_only_looks_like_an_endpoint_is_refused(endpoint):
+    """Two schemes, empty parts of a path and numbers that only Python reads are mistakes."""
+    with pytest.raises(ValueError, match="endpoint") as error:
+        collector_uri(endpoint, "https", None, "post")
+
+    assert repr(endpoint) in str(error.value)

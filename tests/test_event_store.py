@@ -217,6 +217,16 @@ def test_stranger_goes_to_the_very_front():
     assert numbers(store.event_buffer) == [8, 9, 1, 2]
 
 
+def test_later_stranger_goes_before_an_earlier_one():
+    """Both came from outside, so there is no order between them to keep, and they are not compared."""
+    store = filled(1)
+
+    store.cleanup(numbered(8), True)
+    store.cleanup(numbered(9), True)
+
+    assert numbers(store.event_buffer) == [9, 8, 1]
+
+
 def test_delivered_stranger_is_ignored():
     """The store is told of every delivery, also of payloads that it never had."""
     store = filled(1)
@@ -297,6 +307,7 @@ def test_cleared_store_has_neither_payloads_nor_memories():
     store.clear()
 
     assert store.get_events_batch() == []
+    assert (store._handed_out, store._retry_turns) == ({}, [])
     store.cleanup(out, True)
     assert numbers(store.event_buffer) == [1, 2]
 

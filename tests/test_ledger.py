@@ -83,7 +83,7 @@ def states(ledger):
     return {state: count for state, count in counts.items() if count}
 
 
-def test_each_payload_is_in_one_state_at_every_step():
+def test_each_payload_is_in_one_state_at_every_step(caplog):
     """Accepted payloads are buffered, then in flight, then delivered, rejected, or buffered again."""
     ledger = filled("1", "2", "3")
     assert states(ledger) == {"accepted": 3, "buffered": 3}
@@ -102,12 +102,13 @@ def test_each_payload_is_in_one_state_at_every_step():
 
     ledger.settle(payloads_of(ledger.take()), [])
     assert states(ledger) == {"accepted": 3, "delivered": 2, "rejected": 1}
+    assert caplog.records == []
 
 
 def test_ledger_begins_empty(ledger):
     """Nothing is accepted, waiting or in flight, and there was no request."""
     assert states(ledger) == {}
-    assert ledger.figures.last_status is None
+    assert (ledger.figures.last_status, ledger.figures.last_error) == (None, None)
     assert not ledger.has_unsettled()
     assert ledger.take() == []
 
@@ -251,9 +252,11 @@ def test_store_that_fails_to_hand_out_is_logged(ledger, store, caplog):
     assert record.exc_info[1] is BROKEN
 
 
-def test_store_that_hands_out_none_has_nothing(ledger, store):
+@pytest.mark.parametrize("measure", [None, len], ids=["unmeasured", "measured"])
+def test_store_that_hands_out_none_has_nothing(ledger, store, measure):
     """Stores in the wild give None where the contract says an empty list."""
     store.get_events_batch = lambda: None
+    ledger.measure = measure
 
     assert ledger.take() == []
 
@@ -265,7 +268,7 @@ def test_log_line_is_written_without_the_lock(ledger, store):
 
     class Handler(logging.Handler):
         def emit(self, record):
-            thread = threading.Thread(target=lambda: free.append(ledger.lock.acquire(timeout=5)))
+            thread = threading.Thread(target=lambda: free.append(ledger.lock.acquire(timeout=5)), daemon=True)
             thread.start()
             thread.join()
 
@@ -287,7 +290,9 @@ def test_store_is_called_with_the_lock_held():
     class Watchful(InMemoryEventStore):
         def __getattribute__(self, name):
             if name in ("add_event", "get_events_batch", "cleanup", "size"):
-                thread = threading.Thread(target=lambda: calls.append((name, ledger.lock.acquire(blocking=False))))
+                thread = threading.Thread(
+                    target=lambda: calls.append((name, ledger.lock.acquire(blocking=False))), daemon=True
+                )
                 thread.start()
                 thread.join()
             return super().__getattribute__(name)
@@ -434,7 +439,7 @@ def test_who_waits_is_woken(settle):
             seen.append(ledger.changed.wait_for(lambda: ledger.is_settled(1), timeout=10))
 
     ready = threading.Event()
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(target=wait, daemon=True)
     thread.start()
     ready.wait(10)
     ledger.settle(taken, []) if settle == "settle" else ledger.put_back(taken)
@@ -443,13 +448,14 @@ def test_who_waits_is_woken(settle):
     assert seen == [True]
 
 
-def test_settling_nothing_does_not_bother_the_store(ledger, store):
+def test_settling_nothing_does_not_bother_the_store(ledger, store, caplog):
     """No payload, no call."""
     store.failing = {"cleanup"}
 
     ledger.settle([], [])
 
     assert ledger.put_back([]) is None
+    assert caplog.records == []
 
 
 def test_store_hears_once_of_what_is_done():
@@ -502,6 +508,15 @@ def test_retries_are_counted_by_payload(is_retry, retries):
     ledger.put_back(payloads_of(ledger.take()), is_retry)
 
     assert ledger.figures.retries == retries
+
+
+def test_what_comes_back_is_a_retry_unless_it_is_said_otherwise():
+    """An override that returns payloads does not have to say more."""
+    ledger = filled("1")
+
+    ledger.put_back(payloads_of(ledger.take()))
+
+    assert ledger.figures.retries == 1
 
 
 def test_nothing_is_measured_unless_it_is_asked_for():

@@ -62,7 +62,7 @@ def basic(credentials):
 
 
 def run_in_threads(*actions):
-    threads = [threading.Thread(target=action) for action in actions]
+    threads = [threading.Thread(target=action, daemon=True) for action in actions]
     for thread in threads:
         thread.start()
     return threads
@@ -257,6 +257,21 @@ def test_request_that_met_a_closing_tls_connection_is_repeated_at_once(pool, mon
 
     assert response.status_code == 200
     assert connections_of(collector) == [1, 1, 2]
+
+
+def test_request_is_repeated_on_a_fresh_connection(pool, collector):
+    """Not on another idle one, which the peer may have closed as well."""
+    release = threading.Event()
+    collector.respond_with(Answer(hold=release), Answer(hold=release), Answer(raw=b""), 200)
+    threads = run_in_threads(lambda: post(pool, collector), lambda: post(pool, collector))
+    collector.wait_for_requests(2)
+    release.set()
+    for thread in threads:
+        thread.join(10)
+
+    post(pool, collector)
+
+    assert connections_of(collector)[-1] == 3
 
 
 @pytest.mark.parametrize("answer", CUT.values(), ids=CUT)

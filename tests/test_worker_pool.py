@@ -357,7 +357,7 @@ def test_pool_makes_do_with_the_threads_that_it_has(owner, pool, monkeypatch):
 
 def test_calling_thread_works_until_the_pool_is_stopped(owner, pool):
     """It does the tasks like any worker, and then returns."""
-    thread = threading.Thread(target=pool.run, name="test-worker-of-mine")
+    thread = threading.Thread(target=pool.run, name="test-worker-of-mine", daemon=True)
     pool.queue.put("task")
     thread.start()
     owner.wait_for_tasks(1)
@@ -370,7 +370,7 @@ def test_calling_thread_works_until_the_pool_is_stopped(owner, pool):
 
 def test_calling_thread_counts_as_a_worker(owner, pool):
     """The pool starts only those that are missing."""
-    thread = threading.Thread(target=pool.run, name="test-worker-of-mine")
+    thread = threading.Thread(target=pool.run, name="test-worker-of-mine", daemon=True)
     pool.queue.put("task")
     thread.start()
     owner.wait_for_tasks(1)

@@ -1,0 +1,84 @@
+"""What the README and the pages of documentation tell the reader to type works as it is printed."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support import eventually
+
+from snowplow_tracker import Snowplow
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "docs/emitters.md", "docs/architecture.md")]
+
+DEMO_COMMAND = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python -m snowplow_tracker demo"
+TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
+
+
+def blocks(page, language):
+    """Return the code blocks of a page in a language; those of no language for an empty name."""
+    text = (REPOSITORY / page).read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [code for name, code in found if name == language]
+
+
+@pytest.fixture
+def run():
+    """Run Python samples one after the other, in one namespace, which is returned."""
+
+    def execute(samples):
+        namespace = {"__name__": "sample"}
+        for sample in samples:
+            exec(compile(sample, f"<{sample.splitlines()[0]}>", "exec"), namespace)
+        return namespace
+
+    Snowplow.reset()
+    yield execute
+    Snowplow.reset()
+
+
+def test_first_event_arrives(run, capsys):
+    """The README's first sample runs as it stands, and prints the event that arrived."""
+    run(blocks("README.md", "python"))
+
+    assert "'url': 'https://shop.example/', 'page': 'Welcome'" in capsys.readouterr().out
+
+
+def test_first_event_takes_ten_lines():
+    """A newcomer sees at a glance all that it takes."""
+    (sample,) = blocks("README.md", "python")
+
+    assert len(sample.splitlines()) <= 10
+
+
+@pytest.mark.parametrize("command", [DEMO_COMMAND, TEST_COMMAND])
+def test_set_up_is_one_command(command):
+    """Each of the two commands stands in a code block, on a line of its own, so that it can be copied."""
+    assert f"{command}\n" in blocks("README.md", "")
+
+
+def test_samples_about_emitters_run(run, collector, capsys):
+    """The samples of the page about emitters run, one after the other, and their events arrive."""
+    samples = [
+        sample.replace("collector.example.com", collector.url) for sample in blocks("docs/emitters.md", "python")
+    ]
+
+    names = run(samples)
+
+    names["tracker"].flush()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "1 0 0 0"
+    assert printed[1].startswith("pv ")
+    eventually(lambda: len(collector.payloads) == 3)
+    assert sorted(payload["tna"] for payload in collector.payloads) == ["import", "shop", "shop"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    """A link to another file of the repository finds it."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8"))
+
+    missing = [target for target in targets if not (page.parent / target).exists()]
+
+    # A copy of the tests that is taken out of the repository may come without the licence.
+    assert [target for target in missing if target != "LICENSE"] == []
