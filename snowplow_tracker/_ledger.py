@@ -3,7 +3,7 @@
 import logging
 import threading
 from dataclasses import dataclass
-from typing import Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
 from .typing import EventStore, PayloadDict, PayloadDictList
@@ -105,6 +105,10 @@ class Ledger:
         """Count the payloads that are being sent."""
         return len(self._in_flight)
 
+    def done(self) -> int:
+        """Count the payloads whose fate is known."""
+        return self.figures.delivered + self.figures.rejected
+
     def last_hand_out(self) -> int:
         """Return the number of the newest hand-out."""
         return self._hand_outs
@@ -171,7 +175,14 @@ class Ledger:
         """
         with self.lock:
             strangers = [payload for payload in batch if id(payload) not in self._in_flight]
-            self.figures.accepted += len(self._claim(strangers))
+            # An application may have taken payloads out of the store itself; those were accepted when they came.
+            figures = self.figures
+            size = self.waiting()
+            gone = figures.accepted - figures.delivered - figures.rejected - len(self._in_flight) - size
+            figures.accepted += max(0, len(strangers) - max(0, gone))
+            if not size:
+                self.bytes_queued = self.wire_bytes = 0
+            self._claim(strangers)
             return [self._in_flight[id(payload)] for payload in batch]
 
     def settle(self, delivered: PayloadDictList, rejected: PayloadDictList) -> None:
@@ -211,6 +222,25 @@ class Ledger:
         """Return the payloads of those claims that were neither settled nor put back yet."""
         with self.lock:
             return [claim.payload for claim in claims if self._in_flight.get(id(claim.payload)) is claim]
+
+    def release(self, batch: PayloadDictList) -> PayloadDictList:
+        """Forget that payloads are in flight, because the application has put them into the store itself.
+
+        Returns:
+            Those that are not there.
+        """
+        with self.lock:
+            waiting = set(map(id, getattr(self.store, "event_buffer", [])))
+            for payload in batch:
+                if id(payload) in waiting:
+                    del self._in_flight[id(payload)]
+            self.changed.notify_all()
+            return [payload for payload in batch if id(payload) not in waiting]
+
+    def use_lock(self, lock: Any) -> None:
+        """Use a lock of the application's."""
+        self.lock = lock
+        self.changed = threading.Condition(lock)
 
     def count_again(self) -> None:
         """Measure all that waits, after `measure` was set."""

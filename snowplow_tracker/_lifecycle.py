@@ -87,6 +87,9 @@ class Lifecycle:
         # An adopted emitter may or may not have kept its weak reference.
         emitters = {id(emitter): emitter for emitter in [*self._living(), *self._adopted.values()]}
         unfinished = [emitter for emitter in emitters.values() if emitter.flush_on_exit]
+        for emitter in emitters.values():
+            if not emitter.flush_on_exit:
+                emitter._give_up("the interpreter exits, and flush_on_exit is off")
         reason = "the interpreter exits, and its last flush was interrupted"
         try:
             # First each gets its share, so that a collector that hangs costs only its own emitter; then what is left.

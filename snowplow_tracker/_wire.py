@@ -13,6 +13,7 @@ __all__ = [
     "PostRequest",
     "cut_post_request",
     "estimated_bytes",
+    "fitting_count",
     "query_string",
     "request_overhead_bytes",
     "wire_bytes",
@@ -59,7 +60,7 @@ def wire_payload(payload: PayloadDict, method: Method) -> PayloadDict:
     """
     to_text = method == "post"
     wire = {
-        name: value if type(value) is str else _wire_value(name, value, to_text)
+        name if type(name) is str else str(name): value if type(value) is str else _wire_value(name, value, to_text)
         for name, value in payload.items()
         if value is not None
     }
@@ -77,14 +78,15 @@ def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[Pa
     Args:
         batch: Payloads in the order to send them.
         max_bytes: The body's limit. A single payload that is larger gets a request of its own.
-        stamp: Puts the sent timestamp into payloads; called for each just before it is encoded.
+        stamp: Puts the sent timestamp into payloads; called once, with those that may fit.
     """
     texts: List[str] = []
     payloads: PayloadDictList = []
     unencodable: PayloadDictList = []
     room = max_bytes - len(_BODY_START) - len(_BODY_END) + 1
-    for payload in batch:
-        stamp([payload])
+    candidates = batch[: fitting_count(batch, max_bytes)]
+    stamp(candidates)
+    for payload in candidates:
         try:
             text = _encode(payload)
         except _UNENCODABLE:
@@ -96,6 +98,21 @@ def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[Pa
         texts.append(text)
         payloads.append(payload)
     return PostRequest(payloads, _BODY_START + ",".join(texts) + _BODY_END, unencodable)
+
+
+def fitting_count(batch: PayloadDictList, max_bytes: int) -> int:
+    """Estimate how many of the first payloads make one POST request: never too few, and 1 if there is but one.
+
+    Nothing is locked meanwhile, so a payload may get its sent timestamp in another thread.
+    """
+    room = max_bytes - len(_BODY_START) - len(_BODY_END) + 1
+    count = 0
+    for payload in batch:
+        room -= estimated_bytes(payload)
+        if room < 0 and count:
+            break
+        count += 1
+    return count
 
 
 def request_overhead_bytes(method: Method) -> int:
@@ -119,12 +136,13 @@ def wire_bytes(payload: PayloadDict, method: Method) -> int:
 def estimated_bytes(payload: PayloadDict) -> int:
     """Estimate the size of a payload in a POST body in a fraction of the time that it takes to encode it.
 
-    Exact for ASCII text without quotes, too small for other text.
+    Exact for ASCII text without quotes, too small for everything else.
     """
-    # Quotes, colon and comma; the braces, the comma after them and the comma that the last field lacks.
-    fields = sum(map(len, payload)) + 6 * len(payload) + 2
-    values = sum(len(value) if type(value) is str else len(str(value)) for value in payload.values())
-    return fields + values + (0 if "stm" in payload else _STM_IN_BODY)
+    size = 2 if "stm" in payload else 2 + _STM_IN_BODY
+    for name, value in list(payload.items()):
+        # Quotes, colon and comma. The 2 are the braces; the comma after them is the one that the last field lacks.
+        size += len(name) + len(value) + 6 if type(name) is type(value) is str else 6
+    return size
 
 
 def _wire_value(name: str, value: Any, to_text: bool) -> Any:

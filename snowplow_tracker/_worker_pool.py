@@ -1,10 +1,11 @@
 """Threads that do work for an emitter."""
 
+import contextlib
 import logging
 import queue
 import threading
 import weakref
-from typing import Any, List
+from typing import Any, List, Optional
 
 from typing_extensions import Protocol
 
@@ -14,11 +15,31 @@ logger = logging.getLogger(__name__)
 
 
 class _Owner(Protocol):
+    def _thread_limit(self) -> int: ...
+
     def _work(self, task: Any) -> None: ...
 
 
 class _Stop:
     """A task that ends the worker which takes it."""
+
+
+class _Tasks(queue.Queue):  # type: ignore[type-arg]  # Python 3.8 has no subscripted queues
+    """A queue whose lock is reentrant: a signal handler may track an event while its thread is inside the queue."""
+
+    def __init__(self, pool: "WorkerPool") -> None:
+        super().__init__()
+        self._pool = weakref.ref(pool)
+        self.mutex = threading.RLock()  # type: ignore[assignment]  # as good as a lock for all that is done with it
+        self.not_empty = threading.Condition(self.mutex)
+        self.not_full = threading.Condition(self.mutex)
+        self.all_tasks_done = threading.Condition(self.mutex)
+
+    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
+        super().put(item, block, timeout)
+        pool = self._pool()
+        if isinstance(item, list) and pool is not None:
+            pool.serve()
 
 
 class WorkerPool:
@@ -45,7 +66,7 @@ class WorkerPool:
 
     def reset(self) -> None:
         """Begin anew without threads and tasks, as a forked child must."""
-        self.queue: queue.Queue[Any] = queue.Queue()
+        self.queue: queue.Queue[Any] = _Tasks(self)
         self._lock = threading.RLock()
         self._threads: List[threading.Thread] = []
         self._started = 0
@@ -59,6 +80,16 @@ class WorkerPool:
         if self.queue.qsize() < thread_count:
             self.queue.put(None)
         return self.keep_running(thread_count)
+
+    def has_batches(self) -> bool:
+        """Tell whether payloads wait in the queue, where only applications put them."""
+        return any(isinstance(task, list) for task in list(self.queue.queue))
+
+    def serve(self) -> None:
+        """See to it that there are workers for what an application has put into the queue."""
+        owner = self._owner()
+        if owner is not None:
+            self.keep_running(owner._thread_limit())
 
     def run(self) -> None:
         """Work in the calling thread, as one of the workers, until the pool is stopped."""
@@ -115,4 +146,5 @@ class WorkerPool:
             finally:
                 del task
                 owner = None
-                tasks.task_done()
+                with contextlib.suppress(ValueError):
+                    tasks.task_done()

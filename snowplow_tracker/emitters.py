@@ -43,9 +43,9 @@ from ._transport import (
     status_of,
     within,
 )
-from ._wire import PAYLOAD_DATA_SCHEMA, estimated_bytes, request_overhead_bytes, wire_bytes, wire_payload
+from ._wire import PAYLOAD_DATA_SCHEMA, fitting_count, request_overhead_bytes, wire_bytes, wire_payload
 from ._worker_pool import WorkerPool
-from .event_store import InMemoryEventStore
+from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
 from .typing import (
     EmitterProtocol,
     EmitterStats,
@@ -90,6 +90,7 @@ class _ThreadState(threading.local):
         is_sending: It is inside `send_events`, be it in a request or in a callback.
         is_flushing: It is inside a flush that will look at `wants_flush` in the end.
         wants_flush: Something inside `send_events` asked for a flush, which must not nest.
+        is_explicit: Its flush was asked for, so that a backoff does not count.
         is_reporting_drop: It is inside the callback that is told of a dropped payload.
         has_failed: A request of its last flush has to be retried.
         deadline: Monotonic time at which an explicit flush must end.
@@ -100,11 +101,21 @@ class _ThreadState(threading.local):
     is_sending = False
     is_flushing = False
     wants_flush = False
+    is_explicit = False
     is_reporting_drop = False
     has_failed = False
     deadline: Optional[float] = None
     backoffs_seen: Optional[int] = None
     retry_after_seconds = 0.0
+
+
+class _Sends(threading.local):
+    """How many sends the current thread is inside of, of whichever emitters: one inside of another must not wait."""
+
+    depth = 0
+
+
+_sends = _Sends()
 
 
 class Emitter(EmitterProtocol):
@@ -127,7 +138,6 @@ class Emitter(EmitterProtocol):
     retry_delay: float
     batch_size: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_LENGTH)
     byte_limit: "Setting[Optional[int]]" = Setting(optional(positive_int))
-    buffer_capacity: "Setting[Optional[int]]" = Setting(optional(positive_int))
     custom_retry_codes: "Setting[Dict[int, bool]]" = Setting(retry_codes)
     flush_interval: "Setting[Optional[float]]" = Setting(optional(positive_number))
     flush_on_exit: "Setting[bool]" = Setting(flag, True)
@@ -181,6 +191,7 @@ class Emitter(EmitterProtocol):
         self.byte_limit = byte_limit
         self.request_timeout = request_timeout
         self.max_retry_delay_seconds = max_retry_delay_seconds
+        self._own_store = InMemoryEventStore(logger) if event_store is None else None
         self.buffer_capacity = buffer_capacity
         self.custom_retry_codes = {} if custom_retry_codes is None else custom_retry_codes
         self.session = session
@@ -188,9 +199,7 @@ class Emitter(EmitterProtocol):
         self.flush_interval = flush_interval
         self.flush_on_exit = flush_on_exit
 
-        if event_store is None:
-            event_store = InMemoryEventStore(logger, buffer_capacity)
-        self._ledger = Ledger(check_event_store("event_store", event_store))
+        self._ledger = Ledger(self._own_store or check_event_store("event_store", event_store))
         self._sessions = SessionPool()
         self._workers = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
@@ -212,6 +221,17 @@ class Emitter(EmitterProtocol):
         return collector_uri(endpoint, protocol, port, method)
 
     @property
+    def buffer_capacity(self) -> Optional[int]:
+        """How many payloads may wait or be in flight; None for what the event store says."""
+        return self._buffer_capacity
+
+    @buffer_capacity.setter
+    def buffer_capacity(self, capacity: Optional[int]) -> None:
+        self._buffer_capacity = optional(positive_int)("buffer_capacity", capacity)
+        if self._own_store is not None:
+            self._own_store.buffer_capacity = capacity or DEFAULT_BUFFER_CAPACITY
+
+    @property
     def event_store(self) -> EventStore:
         """Where payloads wait."""
         return self._ledger.store
@@ -225,10 +245,18 @@ class Emitter(EmitterProtocol):
         """The reentrant lock under which the event store is called."""
         return self._ledger.lock
 
+    @lock.setter
+    def lock(self, lock: Any) -> None:
+        self._ledger.use_lock(lock)
+
     @property
     def bytes_queued(self) -> Optional[int]:
         """The length of the waiting payloads, each printed as a dict; None without a `byte_limit`."""
         return None if self.byte_limit is None else self._ledger.bytes_queued
+
+    @bytes_queued.setter
+    def bytes_queued(self, count: Optional[int]) -> None:
+        self._ledger.bytes_queued = count or 0
 
     def input(self, payload: PayloadDict) -> None:
         """Accept a payload, and flush if a limit is reached.
@@ -253,6 +281,9 @@ class Emitter(EmitterProtocol):
             return
         if self.flush_interval is not None and not self.timer.is_active():
             self.timer.start(self.flush_interval)
+            if self._ledger.closed:
+                # By another thread, between the two lines above.
+                self.timer.cancel()
         if self.reached_limit():
             self.flush()
         seconds_to_exit = lifecycle.seconds_to_exit()
@@ -278,7 +309,7 @@ class Emitter(EmitterProtocol):
         if self._is_inside_flush():
             self._mine.wants_flush = True
         else:
-            self._flush_here(hold_back=True)
+            self._flush_here(hold_back=not self._mine.is_explicit)
 
     def async_flush(self) -> None:
         """Have another thread flush. Never blocks; a backoff is respected."""
@@ -300,8 +331,8 @@ class Emitter(EmitterProtocol):
             ValueError: The timeout is negative.
         """
         seconds = optional(wait_seconds)("timeout", timeout)
-        if self._is_inside_flush():
-            logger.warning("A flush cannot wait for the flush that it is called from, so it happens asynchronously")
+        if self._must_not_wait():
+            logger.warning("A flush from inside a flush cannot wait for itself, so it happens asynchronously")
             self.async_flush()
             return
         self._flush_within(seconds)
@@ -388,7 +419,8 @@ class Emitter(EmitterProtocol):
             ValueError: The timeout is not positive.
         """
         self.flush_interval = positive_number("timeout", timeout)
-        self.timer.start(timeout)
+        if not self._ledger.closed:
+            self.timer.start(timeout)
 
     def cancel_flush_timer(self) -> None:
         """Flush no more at intervals."""
@@ -435,20 +467,27 @@ class Emitter(EmitterProtocol):
         """
         seconds = optional(wait_seconds)("timeout", timeout)
         self._ledger.close()
+        self._is_ended = False
         self.timer.cancel()
-        if self._is_inside_flush():
+        if self._must_not_wait():
             self._hand_over()
         elif not self._is_all_out():
             self._flush_within(seconds)
-        self.retry_timer.cancel()
-        self._workers.stop()
-        self._sessions.close()
-        for reason, count in self._drops.take_unreported().items():
-            logger.error("Dropped %d payloads: %s", count, reason)
+        self._end()
+        self._report_unreported_drops()
         left = self._ledger.waiting() + self._ledger.in_flight()
         if left:
             logger.error("Closed with %d payloads that are not delivered", left)
         return not left
+
+    def _end(self) -> None:
+        """Begin nothing any more by oneself."""
+        with self._ledger.lock:
+            self._is_ended = True
+            self.timer.cancel()
+            self.retry_timer.cancel()
+        self._workers.stop()
+        self._sessions.close()
 
     def __enter__(self) -> Self:
         return self
@@ -463,7 +502,8 @@ class Emitter(EmitterProtocol):
         self._sessions.close()
         if self._ledger.closed:
             return
-        if self._ledger.has_unsettled() or self._workers.has_threads() or self.timer.has_thread():
+        has_payloads = self._ledger.has_unsettled() or self._workers.has_batches()
+        if has_payloads or self._workers.has_threads() or self.timer.has_thread():
             # The garbage collector has cut the weak references to all that is in a reference cycle.
             self._workers.belong_to(self)
             lifecycle.adopt(self)
@@ -483,6 +523,13 @@ class Emitter(EmitterProtocol):
             error = self._ledger.put_back(failed_events)
         self._report_loss(len(failed_events), error)
 
+    def _call_retry(self, failed_events: PayloadDictList) -> None:
+        try:
+            self._retry_failed_events(list(failed_events))
+        except Exception:
+            logger.exception("%s failed to put back what is to be retried", type(self).__name__)
+            Emitter._retry_failed_events(self, list(failed_events))
+
     def _back_off(self) -> None:
         """Plan the next retry; called with the lock held."""
         mine, maximum = self._mine, self.max_retry_delay_seconds
@@ -490,10 +537,14 @@ class Emitter(EmitterProtocol):
         if mine.backoffs_seen in (None, self._backoffs) or not self.retry_timer.is_active():
             self._backoffs += 1
             self.retry_delay = next_delay(self.retry_delay, maximum, mine.retry_after_seconds)
-            self.retry_timer.start(self.retry_delay)
+            self._start_retry_timer(self.retry_delay)
         elif min(mine.retry_after_seconds, maximum) > self.retry_timer.remaining_seconds():
             self.retry_delay = min(mine.retry_after_seconds, maximum)
-            self.retry_timer.start(self.retry_delay)
+            self._start_retry_timer(self.retry_delay)
+
+    def _start_retry_timer(self, seconds: float) -> None:
+        if not self._is_ended:
+            self.retry_timer.start(seconds)
 
     def _is_backing_off(self) -> bool:
         """Tell whether automatic flushes must send nothing.
@@ -533,7 +584,7 @@ class Emitter(EmitterProtocol):
                 # Only code of the application gets here: an override, or a replaced static method.
                 logger.exception("Sending %d payloads failed", len(claims))
                 self._mine.has_failed = True
-                self._retry_failed_events(self._ledger.unsettled(claims))
+                self._call_retry(self._ledger.unsettled(claims))
             except BaseException:
                 self._put_back(self._ledger.unsettled(claims))
                 raise
@@ -543,14 +594,20 @@ class Emitter(EmitterProtocol):
     def _is_inside_flush(self) -> bool:
         return self._mine.is_sending or self._mine.is_flushing
 
+    def _must_not_wait(self) -> bool:
+        # Nor for another emitter: its callback may be waiting for this one.
+        return _sends.depth > 0 or self._mine.is_flushing
+
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
         mine = self._mine
-        before = mine.is_sending, mine.backoffs_seen
+        before, depth = (mine.is_sending, mine.backoffs_seen), _sends.depth
         mine.is_sending, mine.backoffs_seen, mine.retry_after_seconds = True, self._backoffs, 0.0
+        _sends.depth = depth + 1
         try:
             yield
         finally:
+            _sends.depth = depth
             mine.is_sending, mine.backoffs_seen = before
 
     def _attempt(self, batch: PayloadDictList) -> Outcome:
@@ -576,10 +633,10 @@ class Emitter(EmitterProtocol):
         if outcome.failure is not None:
             self._mine.has_failed = True
             self._mine.retry_after_seconds = outcome.failure.retry_after_seconds
-            self._retry_failed_events(list(outcome.to_retry))
+            self._call_retry(outcome.to_retry)
             self._report_failure(outcome.failure, len(outcome.to_retry))
-            # What an override did not put back is the override's.
-            self._ledger.settle([], self._ledger.unsettled(claims))
+            # An override may have put them into the store itself, or else keep them.
+            self._ledger.settle([], self._ledger.release(self._ledger.unsettled(claims)))
         else:
             # Time was up before these were tried.
             self._put_back(outcome.to_retry, is_retry=False)
@@ -602,9 +659,9 @@ class Emitter(EmitterProtocol):
             if not self._ledger.waiting() or self.retry_timer.is_active():
                 return
             if has_recovered:
-                self.retry_timer.start(MIN_RETRY_DELAY_SECONDS)
+                self._start_retry_timer(MIN_RETRY_DELAY_SECONDS)
             elif self.retry_delay:
-                self.retry_timer.start(self.retry_delay)
+                self._start_retry_timer(self.retry_delay)
 
     def _put_back(self, batch: PayloadDictList, is_retry: bool = True) -> None:
         self._report_loss(len(batch), self._ledger.put_back(batch, is_retry))
@@ -636,6 +693,10 @@ class Emitter(EmitterProtocol):
                 self._call(self.on_failure, 0, [payload])
             finally:
                 self._mine.is_reporting_drop = False
+
+    def _report_unreported_drops(self) -> None:
+        for reason, count in self._drops.take_unreported().items():
+            logger.error("Dropped %d payloads: %s", count, reason)
 
     def _report(self, outcome: Outcome) -> None:
         not_delivered = outcome.rejected + outcome.to_retry
@@ -669,30 +730,52 @@ class Emitter(EmitterProtocol):
     def _flush_within(self, seconds: Optional[float]) -> None:
         """Make one attempt, and with a time limit go on until it is reached or all is out."""
         mine, ledger = self._mine, self._ledger
+        if self._is_ended and self._is_all_out():
+            return
+        deadline_before = mine.deadline
         mine.deadline = None if seconds is None else time.monotonic() + seconds
         try:
             hold_back = False
             while True:
-                before = ledger.last_hand_out()
+                before = ledger.done()
                 self._flush_once(hold_back)
                 if mine.deadline is None:
                     return
-                self._wait_until_due(mine.deadline, was_in_vain=ledger.last_hand_out() == before)
+                self._wait_until_due(mine.deadline, was_in_vain=ledger.done() == before)
                 if self._is_time_up() or self._is_all_out():
                     return
                 hold_back = True
         finally:
-            mine.deadline = None
+            mine.deadline = deadline_before
+            if self._is_ended:
+                self._end()
 
     def _flush_once(self, hold_back: bool) -> None:
-        self._flush_here(hold_back)
+        """Make one attempt at all that waits, and return when it is made."""
+        if self._has_own_flush() and not self._mine.is_explicit:
+            self._call_own_flush(hold_back)
+        else:
+            self._flush_here(hold_back)
+
+    def _has_own_flush(self) -> bool:
+        """Tell whether an application has replaced `flush`, in a subclass or in this object."""
+        return "flush" in self.__dict__ or type(self).flush not in _FLUSHES
+
+    def _call_own_flush(self, hold_back: bool) -> None:
+        self._mine.is_explicit = not hold_back
+        try:
+            self.flush()
+        except Exception:
+            logger.exception("A flush of the application's failed")
+        finally:
+            self._mine.is_explicit = False
 
     def _wait_until_due(self, deadline: float, was_in_vain: bool) -> None:
         """Wait for the end of the backoff, or for others to finish, or for the deadline.
 
         Args:
             deadline: A monotonic time.
-            was_in_vain: Whether the last flush got nothing from the store; then another one would get nothing either.
+            was_in_vain: Whether the last flush settled nothing; then another one at once would do no better.
         """
         with self._ledger.changed:
             while not self._is_time_up() and not self._is_all_out():
@@ -721,7 +804,10 @@ class Emitter(EmitterProtocol):
         self._ledger.count_again()
 
     def _hand_over(self) -> bool:
-        return self._workers.hand_over(1)
+        return self._workers.hand_over(self._thread_limit())
+
+    def _thread_limit(self) -> int:
+        return 1
 
     def _work(self, task: object) -> None:  # noqa: ARG002  # an AsyncEmitter has several kinds of tasks
         """Do a worker's task; called in a thread of the pool."""
@@ -733,13 +819,13 @@ class Emitter(EmitterProtocol):
         if not self._is_all_out():
             self._flush_within(timeout)
         self._sessions.close()
+        self._report_unreported_drops()
         return self._is_all_out()
 
     def _give_up(self, reason: str) -> None:
         """Say what is lost, now that nothing can be done about it any more, and end timers and threads."""
-        self.timer.cancel()
-        self.retry_timer.cancel()
-        self._workers.stop()
+        self._end()
+        self._report_unreported_drops()
         left = self._ledger.waiting() + self._ledger.in_flight()
         if left:
             logger.error("Lost %d payloads: %s", left, reason)
@@ -749,10 +835,13 @@ class Emitter(EmitterProtocol):
         self._drops = Occurrences(_DROPS_REPORTED_EVERY_SECONDS)
         self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._backoffs = 0
+        self._is_ended = False
         self.retry_delay = 0.0
 
     def _begin_anew_in_child(self) -> None:
         """Drop what belongs to the parent of a forked child: locks, threads, connections, payloads in memory."""
+        # The child may have been forked in a callback.
+        _sends.depth = 0
         self._ledger.reset()
         self._ledger.forget_memory()
         self._workers.reset()
@@ -760,6 +849,8 @@ class Emitter(EmitterProtocol):
         self.retry_timer.reset()
         self._sessions.forget()
         forget_connections(self.session)
+        # A callback may have forked.
+        _sends.depth = 0
         self._begin_anew()
 
 
@@ -830,7 +921,10 @@ class AsyncEmitter(Emitter):
 
     def flush(self) -> None:
         """Have a thread send what waits, unless a backoff is on. Never blocks."""
-        if not self._ledger.closed and not self._is_backing_off():
+        if self._mine.is_explicit:
+            self._workers.queue.put(_Flush(hold_back=False))
+            self._workers.keep_running(self.thread_count)
+        elif not self._ledger.closed and not self._is_backing_off():
             self._hand_over()
 
     def async_flush(self) -> None:
@@ -847,26 +941,28 @@ class AsyncEmitter(Emitter):
         if knows_limit(store):
             waiting = store.event_buffer  # type: ignore[attr-defined]  # an InMemoryEventStore has it
             return self._ledger.take(self._share_of(waiting), unless_in_flight)
-        claims = self._ledger.take(unless_in_flight=unless_in_flight)
-        share = self._share_of([claim.payload for claim in claims])
-        self._put_back([claim.payload for claim in claims[share:]], is_retry=False)
+        # In one step, so that nothing that comes meanwhile gets in between.
+        with self._ledger.lock:
+            claims = self._ledger.take(unless_in_flight=unless_in_flight)
+            share = self._share_of([claim.payload for claim in claims])
+            rest = [claim.payload for claim in claims[share:]]
+            error = self._ledger.put_back(rest, is_retry=False)
+        self._report_loss(len(rest), error)
         return claims[:share]
 
     def _share_of(self, waiting: PayloadDictList) -> int:
         """Count the payloads that one thread should take: about one POST request, or its part of the GET requests."""
         if self.method == "get":
             return -(-len(waiting) // self.thread_count)
-        room = self.max_request_bytes - request_overhead_bytes(self.method)
-        count = 0
-        for payload in waiting:
-            room -= estimated_bytes(payload)
-            if room < 0 and count:
-                break
-            count += 1
-        return count
+        return fitting_count(waiting, self.max_request_bytes)
 
     def _flush_once(self, hold_back: bool) -> None:
         """Have a thread flush, and wait for it; so the order is kept that one thread gives."""
+        if self._has_own_flush() and not self._mine.is_explicit:
+            self._call_own_flush(hold_back)
+            self._wait_for_tasks()
+            self._wait_for_hand_outs(self._ledger.last_hand_out())
+            return
         task = _Flush(hold_back)
         self._workers.queue.put(task)
         if self.thread_count > 1:
@@ -877,17 +973,35 @@ class AsyncEmitter(Emitter):
                 if task.begin():
                     self._flush_here(hold_back)
                 break
-            if task.done.wait(_WORKER_CHECK_SECONDS) or self._is_time_up():
+            if task.done.wait(self._seconds_to_wait()):
+                break
+            if self._is_time_up():
+                # Nobody waits for it any more, so nobody must do it.
+                task.begin()
                 break
         self._wait_for_hand_outs(self._ledger.last_hand_out())
+
+    def _wait_for_tasks(self) -> None:
+        tasks = self._workers.queue
+        with tasks.all_tasks_done:
+            while tasks.unfinished_tasks and not self._is_time_up() and self._workers.keep_running(self.thread_count):
+                tasks.all_tasks_done.wait(self._seconds_to_wait())
 
     def _wait_for_hand_outs(self, last: int) -> None:
         with self._ledger.changed:
             while not self._ledger.is_settled(last) and not self._is_time_up():
-                self._ledger.changed.wait(_WORKER_CHECK_SECONDS)
+                self._ledger.changed.wait(self._seconds_to_wait())
 
-    def _hand_over(self) -> bool:
-        return self._workers.hand_over(self.thread_count)
+    def _seconds_to_wait(self) -> float:
+        deadline = self._mine.deadline
+        left = _WORKER_CHECK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+        return min(_WORKER_CHECK_SECONDS, left)
+
+    def _thread_limit(self) -> int:
+        return self.thread_count
+
+    def _is_all_out(self) -> bool:
+        return super()._is_all_out() and not self._workers.has_batches()
 
     def _work(self, task: object) -> None:
         if isinstance(task, _Flush):
@@ -911,6 +1025,10 @@ class AsyncEmitter(Emitter):
             # Whatever did not fit goes to the next thread at once. After a failure, it first takes a success.
             self._hand_over()
         self._send(claims)
+
+
+# What `flush` is unless an application replaces it, in these classes too.
+_FLUSHES = (Emitter.flush, AsyncEmitter.flush)
 
 
 class _Flush:
@@ -943,5 +1061,5 @@ def _batch_size(batch_size: Optional[int], buffer_size: Optional[int]) -> Option
 def _milliseconds(created: Any) -> int:
     try:
         return 0 if created is None else int(created)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0

@@ -5,24 +5,25 @@ import logging
 import os
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, List, Optional, Sequence, Set, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Type, TypeVar, Union
 
 from ._json import EncodingError
 from ._legacy_tracking import LegacyTracking
 from ._settings import callback, optional, wait_seconds
 from .constants import DEFAULT_ENCODE_BASE64, KNOWN_PAYLOAD_KEYS, REQUIRED_PAYLOAD_KEYS, VERSION
 from .contracts import non_empty
+from .emitters import Emitter
 from .events import Event
 from .payload import Payload
 from .subject import Subject
-from .typing import EmitterProtocol, JsonEncoderFunction, PayloadDict
+from .typing import JsonEncoderFunction, PayloadDict, PayloadReceiver
 
 __all__ = ["Tracker", "VERSION"]
 
 logger = logging.getLogger(__name__)
 
 _Self = TypeVar("_Self", bound="Tracker")
-_Emitters = Union[EmitterProtocol, Sequence[EmitterProtocol]]
+_Emitters = Union[PayloadReceiver, Sequence[PayloadReceiver]]
 
 
 class Tracker(LegacyTracking):
@@ -71,7 +72,7 @@ class Tracker(LegacyTracking):
         *,
         emitter: Optional[_Emitters] = None,
     ) -> None:
-        self.emitters: List[EmitterProtocol] = _as_emitters(emitters, emitter)
+        self.emitters: List[PayloadReceiver] = _as_emitters(emitters, emitter)
         self.subject: Optional[Subject] = Subject() if subject is None else _checked_subject(subject)
         self.encode_base64 = encode_base64
         self.json_encoder: Optional[JsonEncoderFunction] = optional(callback)("json_encoder", json_encoder)
@@ -103,7 +104,8 @@ class Tracker(LegacyTracking):
         """
         nv_pairs = self.complete_payload(event=event).nv_pairs
         # Both comparisons run in C, over names only: cheap enough for every event.
-        if not (KNOWN_PAYLOAD_KEYS.issuperset(nv_pairs) and nv_pairs.keys() >= REQUIRED_PAYLOAD_KEYS):
+        is_known = KNOWN_PAYLOAD_KEYS.issuperset(nv_pairs) and REQUIRED_PAYLOAD_KEYS.issubset(nv_pairs)
+        if not is_known:
             self._report_keys(nv_pairs)
         unencodable: Optional[EncodingError] = None
         for emitter in self.emitters:
@@ -159,14 +161,12 @@ class Tracker(LegacyTracking):
             ValueError: If the timeout is negative.
             TypeError: If the timeout is no number.
         """
-        deadline = _Deadline(optional(wait_seconds)("timeout", timeout))
-        for emitter in self.emitters:
-            if is_async:
-                _attempt(emitter, "flush")
-            elif wait or is_async is False:
-                _attempt(emitter, "sync_flush", "flush", timeout=deadline.remaining())
-            else:
-                _attempt(emitter, "async_flush", "flush")
+        seconds = optional(wait_seconds)("timeout", timeout)
+        if (wait and not is_async) or is_async is False:
+            _share_time(self.emitters, seconds, "sync_flush", "flush")
+        else:
+            for emitter in self.emitters:
+                _attempt(emitter, "flush" if is_async else "async_flush", "flush")
         return self
 
     def close(self, timeout: Optional[float] = 5.0) -> bool:
@@ -185,11 +185,7 @@ class Tracker(LegacyTracking):
             ValueError: If the timeout is negative.
             TypeError: If the timeout is no number.
         """
-        deadline = _Deadline(optional(wait_seconds)("timeout", timeout))
-        outcomes = [
-            _attempt(emitter, "close", "sync_flush", "flush", timeout=deadline.remaining()) for emitter in self.emitters
-        ]
-        return all(outcomes)
+        return _share_time(self.emitters, optional(wait_seconds)("timeout", timeout), "close", "sync_flush", "flush")
 
     def set_subject(self: _Self, subject: Optional[Subject]) -> _Self:
         """Replace the subject; None leaves events with their own.
@@ -203,7 +199,7 @@ class Tracker(LegacyTracking):
         self.subject = None if subject is None else _checked_subject(subject)
         return self
 
-    def add_emitter(self: _Self, emitter: EmitterProtocol) -> _Self:
+    def add_emitter(self: _Self, emitter: PayloadReceiver) -> _Self:
         """Hand payloads to one more emitter from now on.
 
         Returns:
@@ -215,7 +211,7 @@ class Tracker(LegacyTracking):
         self.emitters.append(_checked_emitter(emitter, "emitter"))
         return self
 
-    def addEmitter(self: _Self, emitter: EmitterProtocol) -> _Self:  # noqa: N802  # as Snowplow's documentation has it
+    def addEmitter(self: _Self, emitter: PayloadReceiver) -> _Self:  # noqa: N802  # as Snowplow's documentation has it
         """Do what `add_emitter` does."""
         return self.add_emitter(emitter)
 
@@ -261,17 +257,7 @@ class Tracker(LegacyTracking):
             )
 
 
-class _Deadline:
-    """A time by which several steps must be done, one after the other."""
-
-    def __init__(self, timeout: Optional[float]) -> None:
-        self._end = None if timeout is None else time.monotonic() + timeout
-
-    def remaining(self) -> Optional[float]:
-        return None if self._end is None else max(0.0, self._end - time.monotonic())
-
-
-def _as_emitters(emitters: Any, emitter: Any) -> List[EmitterProtocol]:
+def _as_emitters(emitters: Any, emitter: Any) -> List[PayloadReceiver]:
     if emitters is not None and emitter is not None:
         raise TypeError("emitters and emitter are two names of one parameter, got both")
     name, given = ("emitters", emitters) if emitter is None else ("emitter", emitter)
@@ -281,10 +267,10 @@ def _as_emitters(emitters: Any, emitter: Any) -> List[EmitterProtocol]:
     return [_checked_emitter(each, f"{name}[{index}]") for index, each in enumerate(given)]
 
 
-def _checked_emitter(emitter: Any, name: str) -> EmitterProtocol:
+def _checked_emitter(emitter: Any, name: str) -> PayloadReceiver:
     if isinstance(emitter, type) or not callable(getattr(emitter, "input", None)):
         raise TypeError(f"{name} must be an object with a method input, got {emitter!r}")
-    checked: EmitterProtocol = emitter
+    checked: PayloadReceiver = emitter
     return checked
 
 
@@ -300,7 +286,34 @@ def _check_is_like_an_event(event: Any) -> None:
         raise TypeError(f"event must be an Event, got {event!r}")
 
 
-def _attempt(emitter: EmitterProtocol, *names: str, timeout: Optional[float] = None) -> bool:
+def _share_time(emitters: Iterable[PayloadReceiver], timeout: Optional[float], *names: str) -> bool:
+    """Call a method of each emitter within a time for all of them together.
+
+    First each gets its share, so that a collector that hangs costs only its own emitter; then what is left over.
+
+    Returns:
+        False if something is left in an emitter, or one of them failed.
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    unfinished = list(emitters)
+    for _ in range(1 if end is None else 2):
+        left = []
+        for position, emitter in enumerate(unfinished):
+            share = None if end is None else max(0.0, end - time.monotonic()) / (len(unfinished) - position)
+            if not _attempt(emitter, *names, timeout=share) or _holds_payloads(emitter):
+                left.append(emitter)
+        unfinished = left
+    return not unfinished
+
+
+def _holds_payloads(emitter: PayloadReceiver) -> bool:
+    if not isinstance(emitter, Emitter):
+        return False
+    stats = emitter.stats()
+    return stats.buffered + stats.in_flight > 0
+
+
+def _attempt(emitter: PayloadReceiver, *names: str, timeout: Optional[float] = None) -> bool:
     """Call the first of these methods that an emitter has, with the timeout if one is set and the method takes it.
 
     Returns:

@@ -20,6 +20,7 @@ __all__ = [
     "Method",
     "PayloadDict",
     "PayloadDictList",
+    "PayloadReceiver",
     "RequestTimeout",
     "SUPPORTED_PLATFORMS",
     "SuccessCallback",
@@ -72,11 +73,8 @@ FormClasses = Union[List[str], Tuple[str, Any]]
 ElementClasses = Union[List[str], Tuple[str, Any]]
 
 
-class EmitterProtocol(Protocol):
-    """What a `Tracker` calls on an emitter.
-
-    Only `input` is required of a custom emitter; a tracker calls the other methods where they exist.
-    """
+class PayloadReceiver(Protocol):
+    """All that a `Tracker` needs of an emitter of the application's own."""
 
     def input(self, payload: PayloadDict) -> None:
         """Take a payload over.
@@ -84,6 +82,10 @@ class EmitterProtocol(Protocol):
         Args:
             payload: The tracker's own dict. An emitter that keeps it makes a copy.
         """
+
+
+class EmitterProtocol(PayloadReceiver, Protocol):
+    """What a `Tracker` calls on an emitter; all but `input` only where it exists, and `close` besides."""
 
     def flush(self) -> None:
         """Send what waits, unless a backoff holds it back."""

@@ -3,16 +3,27 @@
 import inspect
 import logging
 import queue
+import subprocess
+import sys
 import threading
 from types import SimpleNamespace
 from unittest import mock
 
 import pytest
 import requests
-from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered, with_manual_timers
+from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered, own_threads, with_manual_timers
 
 import snowplow_tracker
-from snowplow_tracker import AsyncEmitter, Emitter, EmitterConfiguration, InMemoryEventStore, emitters
+from snowplow_tracker import (
+    AsyncEmitter,
+    Emitter,
+    EmitterConfiguration,
+    InMemoryEventStore,
+    PageView,
+    Tracker,
+    emitters,
+)
+from snowplow_tracker.testing import Answer, LocalCollector
 
 both = pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
 both_methods = pytest.mark.parametrize("method", ["post", "get"])
@@ -516,3 +527,424 @@ def test_worker_or_timer_that_cannot_start_loses_nothing(collector, monkeypatch,
 
     assert waiting == (0 if sending else 2)
     eventually(lambda: eids(collector.payloads) == ["0", "1"])
+
+
+@both
+@pytest.mark.parametrize("explicit", ["sync_flush", "tracker", "close", "exit"])
+def test_flush_of_a_subclass_is_called_by_explicit_flushes(emitter_class, explicit):
+    """An application that replaces `flush` decides what becomes of the payloads, whoever asks for the flush."""
+    written = []
+
+    class ToFile(emitter_class):
+        def flush(self):
+            batch = self.event_store.get_events_batch()
+            written.extend(eids(batch))
+            self.event_store.cleanup(batch, False)
+
+        def http_post(self, data):
+            raise AssertionError("nothing goes over the network")
+
+    emitter = ToFile("collector.example.com")
+    fill(emitter, 3)
+
+    {
+        "sync_flush": emitter.sync_flush,
+        "tracker": Tracker("test", emitter).flush,
+        "close": emitter.close,
+        "exit": lambda: emitter._flush_at_exit(PATIENCE_SECONDS),
+    }[explicit]()
+
+    assert written == ["0", "1", "2"]
+    assert emitter.stats().last_status is None
+
+
+@both
+def test_flush_of_a_subclass_may_call_its_parents(collector, emitter_class):
+    """An explicit flush through an override still takes no account of a backoff, and waits."""
+    collector.respond_with(503)
+
+    class Counting(emitter_class):
+        flushes = 0
+
+        def flush(self):
+            self.flushes += 1
+            super().flush()
+
+    emitter = with_manual_timers(Counting(collector.url))
+    fill(emitter, 1)
+    emitter.sync_flush()
+    emitter.sync_flush()
+
+    assert emitter.flushes == 2
+    assert eids(collector.payloads) == ["0"]
+    assert emitter.close()
+
+
+@both
+def test_flush_of_a_subclass_may_be_a_sync_flush(collector, emitter_class):
+    """An override that makes every flush a blocking one does not call itself for ever."""
+
+    class Blocking(emitter_class):
+        def flush(self):
+            self.sync_flush()
+
+    emitter = Blocking(collector.url, batch_size=2)
+
+    fill(emitter, 2)
+    fill(emitter, 1, start=2)
+    emitter.sync_flush()
+
+    assert eids(collector.payloads) == ["0", "1", "2"]
+    assert emitter.close()
+
+
+@both
+def test_flush_of_a_subclass_may_raise(caplog, emitter_class):
+    """An explicit flush does not raise because of it."""
+
+    class Failing(emitter_class):
+        def flush(self):
+            raise ZeroDivisionError
+
+    emitter = Failing("collector.example.com")
+    fill(emitter, 1)
+
+    emitter.sync_flush()
+
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_flush_of_a_subclass_may_send_what_it_takes_from_the_store(collector):
+    """The figures and the byte limit come out right, although the application took the payloads itself."""
+
+    class Direct(Emitter):
+        def flush(self):
+            self.send_events(self.event_store.get_events_batch())
+
+    emitter = Direct(collector.url, batch_size=100, byte_limit=600)
+
+    fill(emitter, 30)
+
+    assert emitter.stats().accepted == 30
+    assert is_balanced(emitter)
+    assert len(collector.requests) < 10
+
+
+def test_batch_in_the_queue_starts_a_thread(collector):
+    """A subclass that only puts batches into the queue needs nothing else to have them sent."""
+
+    class Queueing(AsyncEmitter):
+        def flush(self):
+            self.queue.put(self.event_store.get_events_batch())
+
+    emitter = Queueing(collector.url, batch_size=2)
+
+    fill(emitter, 2)
+
+    assert eids(collector.wait_for_payloads(2)) == ["0", "1"]
+    fill(emitter, 1, start=2)
+    assert emitter.close()
+    assert eids(collector.payloads) == ["0", "1", "2"]
+
+
+def test_batch_in_the_queue_is_not_out(monkeypatch):
+    """While it waits there, the emitter is not done."""
+    emitter = AsyncEmitter("collector.example.com")
+    monkeypatch.setattr(emitter._workers, "keep_running", lambda thread_count: False)
+
+    emitter.queue.put([{"eid": "0"}])
+
+    assert not emitter._is_all_out()
+
+
+def test_queue_may_be_used_by_a_signal_handler(collector):
+    """A handler that tracks while its thread is inside the queue does not deadlock."""
+    emitter = AsyncEmitter(collector.url, batch_size=1)
+
+    with emitter.queue.mutex:
+        fill(emitter, 1)
+
+    assert eids(collector.wait_for_payloads(1)) == ["0"]
+    assert emitter.close()
+
+
+@both
+def test_callbacks_that_flush_a_shared_tracker_do_not_wait_for_each_other(collector, emitter_class):
+    """A flush from a callback waits for no emitter, because the other's callback may do the same."""
+    emitters_ = [emitter_class(collector.url, batch_size=1) for _ in range(2)]
+    tracker = Tracker("test", emitters_)
+    for emitter in emitters_:
+        emitter.on_success = lambda delivered: tracker.flush()
+
+    for _ in range(20):
+        tracker.track(PageView("u"))
+    tracker.flush(timeout=PATIENCE_SECONDS)
+
+    assert len(collector.payloads) == 40
+    assert tracker.close()
+
+
+def test_sick_emitter_does_not_starve_a_healthy_one(collector):
+    """The time of a flush is shared, so that a collector that hangs costs only its own emitter."""
+    never = threading.Event()
+    with LocalCollector() as hanging:
+        hanging.respond_always(Answer(hold=never))
+        sick, healthy = Emitter(hanging.url), Emitter(collector.url)
+        tracker = Tracker("test", [sick, healthy])
+        tracker.track(PageView("u"))
+
+        is_all_out = tracker.close(timeout=0.4)
+
+        assert not is_all_out
+        assert len(collector.payloads) == 1
+        assert healthy.stats().delivered == 1
+        never.set()
+
+
+@both
+def test_name_that_is_no_string_harms_nobody(collector, emitter_class):
+    """A payload with an odd name is sent, and so are the others."""
+    emitter = emitter_class(collector.url, batch_size=2)
+
+    emitter.input({"eid": "0", 7: "x"})
+    emitter.input({"eid": "1"})
+
+    assert eids(collector.wait_for_payloads(2)) == ["0", "1"]
+    assert collector.payloads[0]["7"] == "x"
+    assert emitter.close()
+
+
+@pytest.mark.parametrize("created", [float("inf"), float("nan"), "1e999", [], "٣"])
+def test_odd_time_of_an_event_harms_nobody(collector, created):
+    """Whatever `dtm` is, the payload gets its sent timestamp."""
+    emitter = Emitter(collector.url, method="get", batch_size=1)
+
+    emitter.input({"eid": "0", "dtm": created})
+
+    assert int(collector.payloads[0]["stm"]) > 10**12
+
+
+def test_override_that_puts_back_itself_is_believed(collector):
+    """`_retry_failed_events` of a subclass may return the payloads to the store with its own hands."""
+    collector.respond_with(503)
+
+    class Own(Emitter):
+        def _retry_failed_events(self, failed_events):
+            for payload in failed_events:
+                self.event_store.add_event(payload)
+
+    emitter = Own(collector.url, batch_size=2)
+    fill(emitter, 2)
+    after_failure = emitter.stats()
+    emitter.sync_flush()
+
+    assert (after_failure.rejected, after_failure.buffered, after_failure.in_flight) == (0, 2, 0)
+    assert emitter.stats().delivered == 2
+    assert is_balanced(emitter)
+
+
+def test_override_that_begins_no_backoff_does_not_make_a_flush_spin(collector):
+    """Without a backoff, a flush with a time limit makes a pause of its own."""
+    collector.respond_always(503)
+
+    class Own(Emitter):
+        def _retry_failed_events(self, failed_events):
+            self.event_store.cleanup(failed_events, True)
+
+    emitter = Own(collector.url)
+    fill(emitter, 2)
+
+    emitter.sync_flush(timeout=0.3)
+
+    assert len(collector.requests) <= 2
+
+
+def test_override_that_fails_to_put_back_loses_nothing(caplog):
+    """The payloads go back all the same, and the application gets no exception."""
+
+    class Failing(Emitter):
+        def _retry_failed_events(self, failed_events):
+            raise ZeroDivisionError
+
+    emitter = with_manual_timers(Failing("collector.example.com", batch_size=2))
+    emitter.http_post = lambda data: 503
+
+    fill(emitter, 2)
+
+    assert eids(emitter.event_store.event_buffer) == ["0", "1"]
+    assert emitter.retry_timer.is_active()
+    assert "ZeroDivisionError" in caplog.text
+
+
+@both_methods
+@pytest.mark.parametrize("target", ["requests.Session.request", "requests.Session.send"])
+def test_session_that_is_mocked_as_a_class_counts(method, target):
+    """Tests that patch `requests.Session` get what they return, body or not."""
+    with mock.patch(target, return_value=mock.Mock(status_code=200)) as function:
+        emitter = Emitter("collector.example.com", method=method, batch_size=1)
+        fill(emitter, 1)
+
+    assert function.call_count == 1
+    assert emitter.stats().delivered == 1
+
+
+@both_methods
+def test_request_function_that_is_mocked_counts(method):
+    """So do tests that patch `requests.api.request`, which `requests.post` calls."""
+    with mock.patch("requests.api.request", return_value=mock.Mock(status_code=200)) as function:
+        emitter = Emitter("collector.example.com", method=method, batch_size=1)
+        fill(emitter, 1)
+
+    assert function.call_count == 1
+    assert emitter.stats().delivered == 1
+
+
+def test_wrapper_that_is_older_than_the_library_counts(collector):
+    """A wrapper that was installed before the import is called as well."""
+    script = (
+        "import functools, sys, requests\n"
+        "original, calls = requests.post, []\n"
+        "requests.post = functools.wraps(original)(lambda *a, **k: calls.append(a) or original(*a, **k))\n"
+        "from snowplow_tracker import Emitter\n"
+        "Emitter(sys.argv[1], batch_size=1).input({'eid': '0'})\n"
+        "print(len(calls))\n"
+    )
+
+    run = subprocess.run(
+        [sys.executable, "-c", script, collector.url], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert run.stdout == "1\n"
+    assert eids(collector.payloads) == ["0"]
+
+
+def test_attributes_that_applications_set():
+    """`lock` and `bytes_queued` were plain attributes in 1.1.0."""
+    emitter = Emitter("collector.example.com", byte_limit=10_000)
+    lock = threading.RLock()
+
+    fill(emitter, 1)
+    emitter.lock = lock
+    emitter.bytes_queued = 0
+    fill(emitter, 1, start=1)
+
+    assert emitter.lock is lock
+    assert emitter.bytes_queued == len(str(emitter.event_store.event_buffer[1]))
+
+
+def test_what_a_get_says_is_not_in_the_log(caplog, collector):
+    """An address that `requests` prints with its query shows nothing of the payload."""
+    caplog.set_level(logging.INFO, logger="snowplow_tracker")
+    collector.refuse_connections()
+    emitter = with_manual_timers(Emitter(collector.url, method="get", batch_size=1))
+
+    emitter.input({"eid": "0", "uid": "somebody"})
+
+    assert "No response" in caplog.text
+    assert "somebody" not in caplog.text + emitter.stats().last_error
+
+
+def test_answer_that_breaks_off_counts_by_its_status(collector):
+    """The collector has said that it took the payloads."""
+    collector.respond_with(Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok"))
+    emitter = Emitter(collector.url, batch_size=1)
+
+    fill(emitter, 1)
+
+    assert emitter.stats().delivered == 1
+
+
+def test_redirect_to_nowhere_counts_by_its_own_status(collector):
+    """Whether the target of a redirect can be reached makes no difference to a POST."""
+    collector.respond_with(Answer(302, headers={"Location": "http://127.0.0.1:9/"}))
+    emitter = Emitter(collector.url, batch_size=1, custom_retry_codes={302: False})
+
+    fill(emitter, 1)
+
+    assert (emitter.stats().last_status, emitter.stats().rejected) == (302, 1)
+
+
+def test_capacity_may_be_changed_at_any_time():
+    """A larger buffer takes more from the next payload on, and None stands for the default."""
+    emitter = with_manual_timers(Emitter("collector.example.com", buffer_capacity=1, batch_size=100))
+    emitter.http_post = lambda data: 503
+    fill(emitter, 2)
+
+    emitter.buffer_capacity = 3
+    fill(emitter, 3, start=2)
+    emitter.buffer_capacity = None
+    fill(emitter, 3, start=5)
+
+    assert eids(emitter.event_store.event_buffer) == ["0", "2", "3", "5", "6", "7"]
+
+
+@both
+def test_closed_emitter_begins_nothing_by_itself(collector, emitter_class):
+    """No timer and no thread comes back after `close`, whatever is called, and whatever fails meanwhile."""
+    before = own_threads()
+    collector.respond_always(503)
+    emitter = emitter_class(collector.url)
+    fill(emitter, 1)
+    emitter.close(timeout=0.1)
+
+    emitter.set_flush_timer(0.01)
+    emitter.sync_flush()
+
+    assert not emitter.timer.is_active()
+    assert not emitter.retry_timer.is_active()
+    eventually(lambda: own_threads() <= before)
+    collector.respond_always(200)
+    assert emitter.close()
+
+
+def test_closed_emitter_with_nothing_left_flushes_without_threads(collector):
+    """A flush after a complete `close` has nothing to do."""
+    before = own_threads()
+    emitter = AsyncEmitter(collector.url)
+    emitter.close()
+
+    emitter.sync_flush()
+
+    assert own_threads() <= before
+
+
+def test_timer_that_races_with_close_is_cancelled():
+    """A payload that is accepted just before `close` does not leave a timer behind."""
+    emitter = with_manual_timers(Emitter("collector.example.com", flush_interval=5))
+    start = emitter.timer.start
+
+    def start_and_close(seconds):
+        emitter._ledger.close()
+        start(seconds)
+
+    emitter.timer.start = start_and_close
+    fill(emitter, 1)
+
+    assert not emitter.timer.is_active()
+
+
+def test_drops_that_no_line_has_told_are_told_at_exit(caplog):
+    """The sum of the last seconds does not go under."""
+    emitter = with_manual_timers(Emitter("collector.example.com", buffer_capacity=1))
+    emitter.http_post = lambda data: 503
+    fill(emitter, 5)
+
+    emitter._flush_at_exit(0)
+
+    assert "Dropped 3 payloads: the buffer is full" in caplog.text
+
+
+def test_flush_that_nobody_waits_for_any_more_is_not_made(collector):
+    """Flushes whose time was up before a thread was free make no burst of requests later."""
+    answered = threading.Event()
+    collector.respond_with(Answer(503, hold=answered))
+    emitter = with_manual_timers(AsyncEmitter(collector.url, batch_size=1))
+    fill(emitter, 1)
+    collector.wait_for_requests(1)
+
+    for _ in range(5):
+        emitter.sync_flush(timeout=0.01)
+    answered.set()
+    eventually(lambda: emitter.retry_timer.is_active() and emitter.queue.qsize() == 0)
+
+    assert len(collector.requests) == 1

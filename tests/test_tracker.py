@@ -541,14 +541,14 @@ def test_flush_falls_back_on_what_there_is(arguments):
 
 
 def test_flush_shares_one_deadline(monotonic):
-    """The timeout is for all emitters together, and whoever comes too late has no time left."""
+    """The timeout is for all emitters together, and each gets an equal share of what is left of it."""
     emitters = [Closable(monotonic) for _ in range(3)]
 
     Tracker("test", emitters).flush(timeout=1.5)
 
     assert [emitter.calls for emitter in emitters] == [
-        [("sync_flush", 1.5)],
         [("sync_flush", 0.5)],
+        [("sync_flush", 0.25)],
         [("sync_flush", 0)],
     ]
 
@@ -596,7 +596,7 @@ def test_close_shares_one_deadline_of_five_seconds(monotonic):
 
     assert Tracker("test", emitters).close() is True
 
-    assert [emitter.calls for emitter in emitters] == [[("close", 5.0)], [("close", 4.0)]]
+    assert [emitter.calls for emitter in emitters] == [[("close", 2.5)], [("close", 4.0)]]
 
 
 def test_close_without_limit():

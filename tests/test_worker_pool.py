@@ -25,6 +25,9 @@ class Owner:
         self.during_work = lambda: None
         self._done = threading.Condition()
 
+    def _thread_limit(self):
+        return 1
+
     def _work(self, task):
         with self._done:
             self.tasks.append(task)

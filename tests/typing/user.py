@@ -82,6 +82,7 @@ from snowplow_tracker.typing import (
     Method,
     PayloadDict,
     PayloadDictList,
+    PayloadReceiver,
     RequestTimeout,
     SuccessCallback,
     SupportedPlatform,
@@ -154,6 +155,18 @@ class QueueEmitter:
 
     def sync_flush(self) -> None:
         pass
+
+
+class PrintingEmitter:
+    """An emitter with all that is required, and no more."""
+
+    def input(self, payload: PayloadDict) -> None:
+        log.debug("%s", payload)
+
+
+def build_smallest_tracker() -> Tracker:
+    receivers: List[PayloadReceiver] = [PrintingEmitter()]
+    return Tracker("smallest", receivers).add_emitter(PrintingEmitter())
 
 
 class SignedEmitter(Emitter):

@@ -1,0 +1,368 @@
+"""What becomes of waiting events when the interpreter exits, in interpreters that do."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+
+import pytest
+from support import eids
+
+from snowplow_tracker.testing import Answer, LocalCollector
+
+# Far more than an exit takes, and far less than requests without a deadline would: those wait for 30 s.
+LIMIT_SECONDS = 15
+
+PREAMBLE = """
+import atexit, logging, sys, threading
+from snowplow_tracker import AsyncEmitter, Emitter, _lifecycle
+
+logging.basicConfig(format="%(levelname)s %(message)s", level=logging.ERROR)
+url = sys.argv[1]
+
+def both(url=url, **options):
+    return [Emitter(url, **options), AsyncEmitter(url, **options)]
+
+def fill(emitter, count=9, prefix=""):
+    for number in range(count):
+        emitter.input({"eid": f"{type(emitter).__name__}-{prefix}{number}"})
+"""
+
+
+def python(script, *arguments, preamble=PREAMBLE):
+    """Start an interpreter that runs a script."""
+    return subprocess.Popen(
+        # An emitter that nobody closed leaves its connection open, which Python reports in its development mode.
+        [sys.executable, "-W", "ignore::ResourceWarning", "-c", preamble + textwrap.dedent(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        universal_newlines=True,
+    )
+
+
+def finish(process):
+    """Wait for an interpreter's end; return its exit code, and what it wrote to stdout and stderr."""
+    with process:
+        try:
+            stdout, stderr = process.communicate(timeout=LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, stdout, stderr
+
+
+def run(script, *arguments, preamble=PREAMBLE):
+    """Run a script to its end."""
+    return finish(python(script, *arguments, preamble=preamble))
+
+
+@pytest.fixture
+def hanging_url():
+    """The URL of a server that accepts connections, and never reads from them nor answers."""
+    with contextlib.closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.fixture
+def arrived(collector):
+    """Return the event ids that the emitters of a class delivered, in order, without the name of the class."""
+
+    def event_ids_of(name):
+        return [eid.partition("-")[2] for eid in eids(collector.payloads) if eid.startswith(f"{name}-")]
+
+    return event_ids_of
+
+
+def test_waiting_events_are_delivered_at_exit(collector, arrived):
+    """What waits when the program ends is delivered, in order, and without a word."""
+    script = """
+        emitters = both(batch_size=10) + both(batch_size=10, method="get")
+        for emitter in emitters:
+            fill(emitter, 9, f"{emitter.method}-")
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    expected = [f"{method}-{number}" for method in ("post", "get") for number in range(9)]
+    assert arrived("Emitter") == arrived("AsyncEmitter") == expected
+
+
+def test_workers_that_run_already_deliver_at_exit(collector, arrived):
+    """What waits is delivered by threads that were started before, too."""
+    script = """
+        emitter = AsyncEmitter(url, batch_size=3, thread_count=2)
+        fill(emitter, 3, "before-")
+        emitter.sync_flush()
+        fill(emitter, 2)
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    assert arrived("AsyncEmitter") == ["before-0", "before-1", "before-2", "0", "1"]
+
+
+def test_exit_waits_for_the_request_that_is_under_way(collector, arrived):
+    """An exit does not cut off the request that a worker is in the middle of, and then sends what came meanwhile."""
+    release = threading.Event()
+    collector.respond_with(Answer(hold=release))
+    script = """
+        emitter = AsyncEmitter(url, batch_size=1)
+        fill(emitter, 5)
+        # Exit handlers run in the reverse order of their registration, so this one runs before the library's.
+        atexit.register(print, "exiting", flush=True)
+    """
+
+    process = python(script, collector.url)
+    collector.wait_for_requests(1)
+    first_line = process.stdout.readline()
+    release.set()
+
+    assert first_line == "exiting\n"
+    assert finish(process) == (0, "", "")
+    assert arrived("AsyncEmitter") == ["0", "1", "2", "3", "4"]
+
+
+def test_nothing_is_sent_at_exit_if_that_is_turned_off(collector):
+    """With `flush_on_exit=False` what waits at exit is logged as lost, and what is tracked later is not sent either."""
+    preamble = "import atexit\natexit.register(lambda: [fill(emitter, 1) for emitter in emitters])\n" + PREAMBLE
+    script = "emitters = both(flush_on_exit=False)\nfor emitter in emitters:\n    fill(emitter, 2)"
+
+    code, _, stderr = run(script, collector.url, preamble=preamble)
+
+    assert code == 0
+    assert stderr == "ERROR Lost 2 payloads: the interpreter exits, and flush_on_exit is off\n" * 2
+    assert collector.requests == []
+
+
+def test_events_are_delivered_whichever_way_a_thread_ends(collector, arrived):
+    """What waits is delivered after `sys.exit`, be it in a thread, and so is what a thread tracks after main's end."""
+    script = """
+        emitters = both()
+
+        def track_and_exit(prefix):
+            for emitter in emitters:
+                fill(emitter, 1, prefix)
+            sys.exit(3)
+
+        def outlive_main():
+            threading.main_thread().join()
+            track_and_exit("after-main-")
+
+        threading.Thread(target=outlive_main).start()
+        thread = threading.Thread(target=track_and_exit, args=["thread-"])
+        thread.start()
+        thread.join()
+        track_and_exit("main-")
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (3, "", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["thread-0", "main-0", "after-main-0"]
+
+
+def test_events_are_delivered_after_an_unhandled_exception(collector, arrived):
+    """A program that dies of an exception delivers what waits, and its traceback is the only one."""
+    script = """
+        emitters = both()
+        for emitter in emitters:
+            fill(emitter, 2)
+        raise RuntimeError("of the application")
+    """
+
+    code, _, stderr = run(script, collector.url)
+
+    assert code == 1
+    assert stderr.count("Traceback") == 1
+    assert stderr.endswith("RuntimeError: of the application\n")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["0", "1"]
+
+
+def test_events_of_exit_handlers_are_delivered(collector, arrived):
+    """An event that an exit handler tracks is delivered, whether it runs before the library's own or after it."""
+    preamble = "import atexit\natexit.register(lambda: [fill(e, 2, 'after-') for e in emitters])\n" + PREAMBLE
+    script = """
+        emitters = both()
+        atexit.register(lambda: [fill(emitter, 2, "before-") for emitter in emitters])
+        for emitter in emitters:
+            fill(emitter, 1)
+    """
+
+    result = run(script, collector.url, preamble=preamble)
+
+    assert result == (0, "", "")
+    assert arrived("Emitter") == ["0", "before-0", "before-1", "after-0", "after-1"]
+    assert arrived("AsyncEmitter") == ["0", "before-0", "before-1", "after-0", "after-1"]
+
+
+def test_exit_does_not_wait_for_the_end_of_a_backoff(collector, arrived):
+    """An exit tries at once, however long the backoff has still to go."""
+    collector.respond_with(Answer(503, headers={"Retry-After": "60"}), Answer(503, headers={"Retry-After": "60"}))
+    script = """
+        failures = threading.Semaphore(0)
+        emitters = both(batch_size=1, on_failure=lambda *_: failures.release())
+        for emitter in emitters:
+            fill(emitter, 1)
+            failures.acquire(timeout=10)
+            fill(emitter, 1, "held-back-")
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["0", "held-back-0"]
+    assert len(collector.requests) == 4
+
+
+def test_exit_goes_on_at_the_pace_of_the_backoff(collector, arrived):
+    """When the collector fails during the exit, there are retries as long as there is time."""
+    script = """
+        emitters = [kind(url, max_retry_delay_seconds=0.1) for kind, url in zip((Emitter, AsyncEmitter), sys.argv[1:])]
+        for emitter in emitters:
+            fill(emitter, 2)
+    """
+    collector.respond_with(503, 503)
+
+    with LocalCollector() as other:
+        other.respond_with(503, 503)
+        result = run(script, collector.url, other.url)
+
+    assert result == (0, "", "")
+    assert arrived("Emitter") == ["0", "1"]
+    assert eids(other.payloads) == ["AsyncEmitter-0", "AsyncEmitter-1"]
+    assert len(collector.requests) == len(other.requests) == 3
+
+
+def test_exit_ends_though_the_collector_never_answers(hanging_url):
+    """A collector that never answers, or refuses connections, cannot hold up the exit; what is lost is logged."""
+    script = """
+        _lifecycle.EXIT_SECONDS = 0.4
+        emitters = both() + both(method="get", batch_size=10) + both("http://127.0.0.1:9")
+        for count, emitter in enumerate(emitters, 1):
+            fill(emitter, count)
+    """
+
+    code, stdout, stderr = run(script, hanging_url)
+
+    assert (code, stdout) == (0, "")
+    assert stderr.splitlines() == [
+        f"ERROR Lost {count} payloads: the interpreter exits, and 0.4 s were not enough" for count in range(1, 7)
+    ]
+
+
+def test_exit_ends_though_a_worker_hangs(hanging_url):
+    """Payloads that a worker is stuck with are given up when the time is over."""
+    script = """
+        _lifecycle.EXIT_SECONDS = 0.4
+        emitter = AsyncEmitter(url, batch_size=1)
+        fill(emitter, 1)
+        while not emitter.stats().in_flight:
+            threading.Event().wait(0.01)
+        fill(emitter, 3)
+    """
+
+    code, stdout, stderr = run(script, hanging_url)
+
+    assert (code, stdout) == (0, "")
+    assert stderr == "ERROR Lost 4 payloads: the interpreter exits, and 0.4 s were not enough\n"
+
+
+def test_emitters_share_the_time_of_the_exit(hanging_url):
+    """The time is for all emitters of the process together, not for each of them."""
+    script = """
+        _lifecycle.EXIT_SECONDS = 0.5
+        emitters = [Emitter(url) for _ in range(60)]
+        for emitter in emitters:
+            fill(emitter, 9)
+    """
+
+    code, _, stderr = run(script, hanging_url)
+
+    assert code == 0
+    assert stderr.count("Lost 9 payloads") == 60
+
+
+def test_emitter_that_hangs_does_not_keep_others_from_delivering(collector, arrived, hanging_url):
+    """One hanging collector costs only the events that are meant for it, whoever has its turn first."""
+    script = """
+        _lifecycle.EXIT_SECONDS = 1.2
+        emitters = [AsyncEmitter(sys.argv[2]), Emitter(sys.argv[2]), *both()]
+        for emitter in emitters:
+            fill(emitter, 2)
+    """
+
+    code, _, stderr = run(script, collector.url, hanging_url)
+
+    assert code == 0
+    assert stderr == "ERROR Lost 2 payloads: the interpreter exits, and 1.2 s were not enough\n" * 2
+    # On a busy machine even a healthy collector's answer may come after an emitter's share of the time.
+    assert set(arrived("Emitter")) == set(arrived("AsyncEmitter")) == {"0", "1"}
+
+
+def test_emitter_that_nobody_holds_delivers_at_exit(collector, arrived):
+    """An emitter that is dropped just before the exit, even one in a reference cycle, delivers what waits in it."""
+    script = """
+        import gc
+        # As if the exit came before the thread that would deliver in the background.
+        _lifecycle._thread.start_new_thread = lambda *_: None
+        for prefix in ("dropped-", "cycle-"):
+            for emitter in both():
+                fill(emitter, 1, prefix)
+                if prefix == "cycle-":
+                    emitter.itself = emitter
+        del emitter
+        gc.collect()
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    assert sorted(arrived("Emitter")) == sorted(arrived("AsyncEmitter")) == ["cycle-0", "dropped-0"]
+
+
+def test_closed_emitter_has_nothing_left_to_do_at_exit(collector, arrived):
+    """What was delivered by `close`, or at the end of a `with` block, is delivered once."""
+    script = """
+        for emitter in both():
+            fill(emitter, 2, "closed-")
+            print(emitter.close())
+        for emitter in both():
+            with emitter:
+                fill(emitter, 2, "with-")
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "True\nTrue\n", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["closed-0", "closed-1", "with-0", "with-1"]
+
+
+def test_emitter_that_was_closed_too_early_gets_another_chance_at_exit(collector, arrived):
+    """What `close` could not deliver in its time is tried again at exit."""
+    script = "emitter = Emitter(url)\nfill(emitter, 2)\nprint(emitter.close(timeout=0))"
+
+    result = run(script, collector.url)
+
+    assert result == (0, "False\n", "ERROR Closed with 2 payloads that are not delivered\n")
+    assert arrived("Emitter") == ["0", "1"]
+
+
+def test_emitters_that_live_longer_than_their_modules_end_quietly():
+    """What outlives even the modules at exit ends without a word."""
+    script = """
+        import builtins
+        logging.disable()
+        emitters = both("http://127.0.0.1:9", flush_on_exit=False)
+        for emitter in emitters:
+            fill(emitter, 2)
+        emitters[0].itself = emitters[0]
+        builtins.kept = emitters[1]
+    """
+
+    assert run(script, "") == (0, "", "")
