@@ -66,8 +66,8 @@ def _split_address(endpoint: str, address: str) -> Tuple[str, str, Optional[int]
         return "", f"[{address}]", None, ""
     try:
         parts = urlsplit(f"//{address}")
-        host, port = parts.hostname or "", parts.port
         _check_port(parts.netloc)
+        host, port = parts.hostname or "", parts.port
         _check_host(host, in_brackets="[" in parts.netloc)
     except ValueError as error:
         raise ValueError(f"endpoint {endpoint!r} cannot be parsed: {error}") from None

@@ -287,9 +287,11 @@ class Emitter(EmitterProtocol):
         if self.reached_limit():
             self.flush()
         seconds_to_exit = lifecycle.seconds_to_exit()
-        if seconds_to_exit is not None and self.flush_on_exit and not self._is_inside_flush():
-            # Another exit handler tracks an event after ours has run.
-            self._flush_at_exit(seconds_to_exit)
+        if seconds_to_exit is None or not self.flush_on_exit or self._is_inside_flush():
+            return
+        # Another exit handler tracks an event after ours has run.
+        if not self._flush_at_exit(seconds_to_exit):
+            self._give_up("an event was tracked too late in the exit of the interpreter")
 
     def reached_limit(self) -> bool:
         """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
@@ -782,7 +784,9 @@ class Emitter(EmitterProtocol):
                 if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
                     return
                 left = max(0.0, deadline - time.monotonic())
-                self._ledger.changed.wait(min(left, self.retry_timer.remaining_seconds() or left, 1.0))
+                # A timer that is due takes a moment to become inactive.
+                pause = max(0.01, self.retry_timer.remaining_seconds()) if self.retry_timer.is_active() else 1.0
+                self._ledger.changed.wait(min(left, pause, 1.0))
                 was_in_vain = False
 
     def _is_time_up(self) -> bool:

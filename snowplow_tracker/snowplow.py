@@ -3,6 +3,8 @@
 import logging
 from typing import Any, Dict, Optional, Type
 
+from typing_extensions import TypeGuard
+
 from .emitter_configuration import EmitterConfiguration
 from .emitters import AsyncEmitter, Emitter
 from .subject import Subject
@@ -58,6 +60,7 @@ class Snowplow:
         cls._check_is_free(namespace)
         tracker_config = _checked(tracker_config, TrackerConfiguration, "tracker_config")
         emitter_config = _checked(emitter_config, EmitterConfiguration, "emitter_config")
+        _check_is_emitter_class(emitter_class)
         options = emitter_config.emitter_options()
         if "thread_count" in options and not issubclass(emitter_class, AsyncEmitter):
             raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {emitter_class!r}")
@@ -76,20 +79,26 @@ class Snowplow:
         """Add a tracker that was built elsewhere.
 
         Returns:
-            The tracker; None, with a line in the log, if it is None.
+            The tracker; None, with a line in the log, if it is None or no tracker.
 
         Raises:
             TypeError: If there is a tracker with this namespace already.
         """
-        if tracker is None:
-            logger.info("There is no tracker to add")
+        if not _is_tracker(tracker):
+            logger.info("There is no tracker to add: tracker must be a Tracker, got %r", tracker)
             return None
         cls._check_is_free(tracker.get_namespace())
         return cls._add(tracker)
 
     @classmethod
     def remove_tracker(cls, tracker: Tracker) -> None:
-        """Remove the tracker that has the namespace of this one; without one, there is only a line in the log."""
+        """Remove the tracker that has the namespace of this one; without one, there is only a line in the log.
+
+        Raises:
+            TypeError: If it is no tracker.
+        """
+        if not _is_tracker(tracker):
+            raise TypeError(f"tracker must be a Tracker, got {tracker!r}")
         cls.remove_tracker_by_namespace(tracker.get_namespace())
 
     @classmethod
@@ -132,9 +141,22 @@ def _checked(config: Optional[Any], config_class: Type[Any], name: str) -> Any:
     if config is None:
         return config_class()
     if not isinstance(config, config_class):
-        raise TypeError(f"{name} must be a {config_class.__name__}, got {config!r}")
+        article = "an" if config_class is EmitterConfiguration else "a"
+        raise TypeError(f"{name} must be {article} {config_class.__name__}, got {config!r}")
     return config
 
 
+def _check_is_emitter_class(emitter_class: Any) -> None:
+    if not isinstance(emitter_class, type) or not callable(getattr(emitter_class, "input", None)):
+        raise TypeError(f"emitter_class must be a class with a method input, got {emitter_class!r}")
+
+
+def _is_tracker(tracker: Any) -> TypeGuard[Tracker]:
+    return not isinstance(tracker, type) and callable(getattr(tracker, "get_namespace", None))
+
+
 def _duplicate(namespace: str) -> TypeError:
-    return TypeError(f"namespace must be free, but there is a tracker with {namespace!r} already")
+    return TypeError(
+        f"namespace must be free, but there is a tracker with {namespace!r} already: get_tracker gives it, and "
+        "remove_tracker_by_namespace frees its namespace"
+    )

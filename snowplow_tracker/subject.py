@@ -34,7 +34,7 @@ class Subject:
         Raises:
             ValueError: If it is another.
         """
-        one_of(value, _PLATFORMS)
+        one_of(value, _PLATFORMS, name="platform")
         return self._set("p", value)
 
     def set_user_id(self, user_id: Optional[str]) -> "Subject":

@@ -399,6 +399,17 @@ def test_late_payload_at_exit_is_sent_at_once(collector, monkeypatch):
     assert eids(collector.payloads) == ["0"]
 
 
+def test_too_late_payload_at_exit_is_a_logged_loss(collector, caplog, monkeypatch):
+    """When no time is left to send it in, its loss is told."""
+    emitter = Emitter(collector.url)
+    monkeypatch.setattr("snowplow_tracker._lifecycle.lifecycle._exit_at", time.monotonic() - 1)
+
+    fill(emitter, 1)
+
+    assert collector.requests == []
+    assert "Lost 1 payloads: an event was tracked too late" in caplog.text
+
+
 def test_stopped_flush_by_timer_does_not_pile_up(collector):
     """A flush that takes longer than the interval is not joined by others."""
     before = own_threads()

@@ -948,3 +948,15 @@ def test_flush_that_nobody_waits_for_any_more_is_not_made(collector):
     eventually(lambda: emitter.retry_timer.is_active() and emitter.queue.qsize() == 0)
 
     assert len(collector.requests) == 1
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+def test_redirect_that_a_given_session_follows_is_a_failure(collector, status):
+    """A session of the application's turns the POST into a GET; whatever that gets, the payloads are not delivered."""
+    collector.respond_with(Answer(status, headers={"Location": f"{collector.url}/health"}))
+    with requests.Session() as session:
+        emitter = with_manual_timers(Emitter(collector.url, session=session, batch_size=1))
+        fill(emitter, 1)
+
+    assert emitter.stats().last_status == status
+    assert emitter.stats().buffered == 1

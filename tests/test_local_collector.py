@@ -550,7 +550,7 @@ def test_wait_for_payloads_returns_what_was_accepted(collector, session):
 
 
 def test_waiting_in_vain_tells_what_did_arrive(collector, session):
-    """An assertion error lists requests, or payloads, that arrived in time."""
+    """An assertion error lists what arrived in time: requests, or payloads and then the requests."""
     collector.respond_with(200, 503)
     post(session, collector, "first", "second")
     get(session, collector, "third")
@@ -569,7 +569,16 @@ def test_waiting_in_vain_tells_what_did_arrive(collector, session):
         "3 payloads expected within 0.01 s, 2 arrived",
         "  {'eid': 'first'}",
         "  {'eid': 'second'}",
+        "  there were 2 requests:",
+        f"  POST {POST_PATH} -> 200, 2 payloads",
+        "  GET /i -> 503, 1 payloads",
     ]
+
+
+def test_waiting_without_a_request_says_no_more(collector):
+    """When nothing came at all, there is nothing to list."""
+    with pytest.raises(AssertionError, match=r"^1 payloads expected within 0 s, 0 arrived$"):
+        collector.wait_for_payloads(1, timeout=0)
 
 
 def test_message_of_waiting_in_vain_is_kept_short(collector, session):
@@ -579,7 +588,7 @@ def test_message_of_waiting_in_vain_is_kept_short(collector, session):
     with pytest.raises(AssertionError) as error:
         collector.wait_for_payloads(26, timeout=0)
 
-    assert str(error.value).splitlines()[-2:] == ["  {'eid': '19'}", "  and 5 more"]
+    assert str(error.value).splitlines()[20:22] == ["  {'eid': '19'}", "  and 5 more"]
 
 
 def test_reset_forgets_all_but_the_connections(collector, session):
@@ -778,6 +787,15 @@ def test_closed_collector_can_be_read_and_started_again(session):
 
     assert collector.url == url
     assert event_ids(collector.payloads) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    ("port", "error"), [("x", TypeError), ("80", TypeError), (True, TypeError), (-1, ValueError), (65536, ValueError)]
+)
+def test_port_must_be_a_port(port, error):
+    """What can be no port is refused by the constructor, by name."""
+    with pytest.raises(error, match=f"^port must be .*, got {port!r}$"):
+        LocalCollector(port=port)
 
 
 def test_port_that_is_taken_is_an_error(collector):

@@ -1,6 +1,10 @@
 """What the README and the pages of documentation tell the reader to type works as it is printed."""
 
+import json
 import re
+import subprocess
+import sys
+from base64 import urlsafe_b64decode
 from pathlib import Path
 
 import pytest
@@ -39,16 +43,28 @@ def run():
 
 def test_first_event_arrives(run, capsys):
     """The README's first sample runs as it stands, and prints the event that arrived."""
-    run(blocks("README.md", "python"))
+    run(blocks("README.md", "python")[:1])
 
     assert "'url': 'https://shop.example/', 'page': 'Welcome'" in capsys.readouterr().out
 
 
 def test_first_event_takes_ten_lines():
     """A newcomer sees at a glance all that it takes."""
-    (sample,) = blocks("README.md", "python")
+    sample = blocks("README.md", "python")[0]
 
     assert len(sample.splitlines()) <= 10
+
+
+def test_second_event_has_all_its_parts(run):
+    """The README's second sample goes on where the first ends: its event waits with data, entity and user."""
+    names = run(blocks("README.md", "python"))
+
+    (payload,) = names["shop"].emitters[0].event_store.event_buffer
+    assert (payload["e"], payload["p"], payload["uid"], payload["tna"]) == ("ue", "srv", "c-17", "shop")
+    assert [json.loads(urlsafe_b64decode(payload[name]))["data"] for name in ("ue_px", "cx")] == [
+        names["order"].to_json(),
+        [names["product"].to_json()],
+    ]
 
 
 @pytest.mark.parametrize("command", [DEMO_COMMAND, TEST_COMMAND])
@@ -65,12 +81,25 @@ def test_samples_about_emitters_run(run, collector, capsys):
 
     names = run(samples)
 
-    names["tracker"].flush()
+    names["emitter"].sync_flush()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "1 0 0 0"
     assert printed[1].startswith("pv ")
-    eventually(lambda: len(collector.payloads) == 3)
-    assert sorted(payload["tna"] for payload in collector.payloads) == ["import", "shop", "shop"]
+    eventually(lambda: len(collector.payloads) == 4)
+    assert sorted(payload["tna"] for payload in collector.payloads) == ["import", "shop", "shop", "shop"]
+
+
+def test_sample_of_a_test_passes(tmp_path):
+    """The sample about tests of one's own stands alone: pytest collects it and it passes."""
+    (sample,) = [sample for sample in blocks("docs/emitters.md", "python") if "import pytest" in sample]
+    file = tmp_path / "test_sample.py"
+    file.write_text(sample, encoding="utf-8")
+
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(file)]
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+
+    assert run.returncode == 0, run.stdout.decode()
+    assert b"1 passed" in run.stdout
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

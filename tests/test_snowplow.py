@@ -115,10 +115,21 @@ def test_threads_need_an_asynchronous_emitter():
     assert Snowplow.get_tracker("test") is None
 
 
-@pytest.mark.parametrize("name", ["tracker_config", "emitter_config"])
-def test_configurations_must_be_configurations(name):
+@pytest.mark.parametrize("emitter_class", ["x", None, Emitter(ENDPOINT), int, lambda *_, **__: Capture()])
+def test_emitter_class_must_be_a_class(emitter_class):
+    """What is no class of emitters is refused by name."""
+    with pytest.raises(TypeError, match=r"^emitter_class must be a class with a method input, got "):
+        Snowplow.create_tracker("test", ENDPOINT, emitter_class=emitter_class)
+
+    assert Snowplow.get_tracker("test") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("tracker_config", "a TrackerConfiguration"), ("emitter_config", "an EmitterConfiguration")]
+)
+def test_configurations_must_be_configurations(name, kind):
     """Anything else is refused by name."""
-    with pytest.raises(TypeError, match=f"^{name} must be a .*Configuration, got {{}}$"):
+    with pytest.raises(TypeError, match=f"^{name} must be {kind}, got {{}}$"):
         Snowplow.create_tracker("test", ENDPOINT, **{name: {}})
 
 
@@ -132,9 +143,12 @@ def test_tracker_with_a_wrong_endpoint_is_not_added(endpoint):
 
 
 def test_namespaces_are_unique():
-    """A second tracker with the same namespace raises, whichever way it comes, and the first one stays."""
+    """A second tracker with the same namespace raises, with advice, whichever way it comes, and the first one stays."""
     tracker = Snowplow.create_tracker("test", ENDPOINT)
-    message = "^namespace must be free, but there is a tracker with 'test' already$"
+    message = (
+        "^namespace must be free, but there is a tracker with 'test' already: "
+        "get_tracker gives it, and remove_tracker_by_namespace frees its namespace$"
+    )
 
     with pytest.raises(TypeError, match=message):
         Snowplow.create_tracker("test", ENDPOINT)
@@ -183,10 +197,18 @@ def test_trackers_can_be_added(info):
     assert len(info()) == 1
 
 
-def test_no_tracker_is_not_added(info):
-    """None is not added, with a line in the log."""
-    assert Snowplow.add_tracker(None) is None
-    assert len(info()) == 1
+@pytest.mark.parametrize("nothing", [None, "x", 5, Tracker])
+def test_no_tracker_is_not_added(nothing, info):
+    """None, and what is no tracker, is not added, with a line in the log, as in 1.1.0."""
+    assert Snowplow.add_tracker(nothing) is None
+    assert info() == [f"There is no tracker to add: tracker must be a Tracker, got {nothing!r}"]
+
+
+@pytest.mark.parametrize("nothing", [None, "x", Tracker])
+def test_no_tracker_cannot_be_removed(nothing):
+    """What is no tracker is refused by name."""
+    with pytest.raises(TypeError, match=r"^tracker must be a Tracker, got "):
+        Snowplow.remove_tracker(nothing)
 
 
 @pytest.mark.parametrize(

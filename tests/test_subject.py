@@ -23,7 +23,7 @@ def test_other_platforms_are_refused(platform):
     """A platform that the pipeline does not know is refused by the setter."""
     subject = Subject()
 
-    with pytest.raises(ValueError, match=r"^value must be one of 'app', .*'headset', .*, got "):
+    with pytest.raises(ValueError, match=r"^platform must be one of 'app', .*'headset', .*, got "):
         subject.set_platform(platform)
 
     assert subject.standard_nv_pairs == {"p": DEFAULT_PLATFORM}

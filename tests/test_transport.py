@@ -713,3 +713,18 @@ def test_session_of_the_application_sends_the_requests(collector):
 
     assert [request.headers["x-mine"] for request in collector.requests] == ["yes", "yes"]
     assert collector.connections == 1
+
+
+def test_adapter_of_another_kind_closes_itself(pool, collector):
+    """Closing knows the connections of an `HTTPAdapter` only; another adapter closes its own."""
+    post(pool, collector)
+    closed = []
+
+    class Other(requests.adapters.BaseAdapter):
+        def close(self):
+            closed.append(self)
+
+    pool._idle[0].mount("other://", Other())
+    pool.close()
+
+    assert len(closed) == 1

@@ -422,3 +422,15 @@ def test_pool_that_is_reset_begins_anew(owner, pool):
     owner.during_work = die
     parents_queue.put("the last task")
     assert end_of(parents_thread)
+
+
+def test_batch_for_nobody_starts_no_thread():
+    """A queue that outlives its emitter takes what it is given, and does nothing."""
+    owner = Owner()
+    pool = WorkerPool(owner, "orphaned")
+    del owner
+    gc.collect()
+
+    pool.queue.put([{"eid": "0"}])
+
+    assert not pool.has_threads()

@@ -71,7 +71,7 @@ class Event:
 
         Args:
             encode_base64: Whether JSON goes out in URL-safe Base64.
-            json_encoder: Asked for a substitute of each value that has no JSON.
+            json_encoder: Asked first for a substitute of each value that JSON does not know.
             subject: The tracker's.
 
         Returns:

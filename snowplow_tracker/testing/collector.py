@@ -75,9 +75,6 @@ class LocalCollector:
     Any thread may call anything at any time, but only one at a time `start`, `close`, `refuse_connections` and
     `accept_connections`. The collector belongs to the process that started it: all that a forked child should do with
     it is to close it, which leaves the parent's alone.
-
-    `_arrival` guards what is recorded, the connection count and the answers; it is not held while anything is sent or
-    read.
     """
 
     def __init__(self, *, tls: bool = False, port: int = 0) -> None:
@@ -85,13 +82,18 @@ class LocalCollector:
 
         Args:
             tls: Speak HTTPS instead of HTTP. Clients have to trust `certificate_file`.
-            port: The port to listen on, by default any free one.
+            port: The port to listen on, 0 to 65535; 0, the default, stands for any free one.
+
+        Raises:
+            TypeError: If the port is no integer.
+            ValueError: If there is no such port.
         """
         self._tls = tls
-        self._port = port
+        self._port = _checked_port(port)
         self._tls_context: Optional[ssl.SSLContext] = None
         self._listener: Optional[socket.socket] = None
         self._server: Optional[HttpServer] = None
+        # Guards all that follows; it is not held while anything is sent or read.
         self._arrival = threading.Condition()
         self._requests: List[CollectedRequest] = []
         self._payloads: PayloadDictList = []
@@ -270,7 +272,8 @@ class LocalCollector:
             All that were accepted, as in `payloads`.
 
         Raises:
-            AssertionError: If there are fewer when the time is up. The message lists them.
+            AssertionError: If there are fewer when the time is up. The message lists them, and the requests that came,
+                with the statuses they got.
         """
         return self._wait_for(count, timeout, "payloads", self._payloads, repr)
 
@@ -287,13 +290,14 @@ class LocalCollector:
     ) -> List[_T]:
         with self._arrival:
             self._arrival.wait_for(lambda: len(arrived) >= count, timeout)
-            snapshot = list(arrived)
+            snapshot, requests = list(arrived), list(self._requests)
         if len(snapshot) >= count:
             return snapshot
         lines = [f"{count} {what} expected within {timeout} s, {len(snapshot)} arrived"]
-        lines += [describe(one) for one in snapshot[:_LISTED_ON_FAILURE]]
-        if len(snapshot) > _LISTED_ON_FAILURE:
-            lines.append(f"and {len(snapshot) - _LISTED_ON_FAILURE} more")
+        lines += _listed(snapshot, describe)
+        if what != "requests" and requests:
+            lines.append(f"there were {len(requests)} requests:")
+            lines += _listed(requests, _summary)
         raise AssertionError("\n  ".join(lines))
 
     def _count_connection(self) -> int:
@@ -377,6 +381,21 @@ class LocalCollector:
         if answer.raw is None and 200 <= answer.status <= 299:
             self._payloads.extend(payloads)
         self._arrival.notify_all()
+
+
+def _checked_port(port: Any) -> int:
+    if isinstance(port, bool) or not isinstance(port, int):
+        raise TypeError(f"port must be an integer, got {port!r}")
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be between 0 and 65535, got {port!r}")
+    return port
+
+
+def _listed(arrived: List[_T], describe: Callable[[_T], str]) -> List[str]:
+    lines = [describe(one) for one in arrived[:_LISTED_ON_FAILURE]]
+    if len(arrived) > _LISTED_ON_FAILURE:
+        lines.append(f"and {len(arrived) - _LISTED_ON_FAILURE} more")
+    return lines
 
 
 def _as_answer(answer: Union[int, Answer]) -> Answer:
