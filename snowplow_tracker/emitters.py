@@ -853,8 +853,6 @@ class Emitter(EmitterProtocol):
         self.retry_timer.reset()
         self._sessions.forget()
         forget_connections(self.session)
-        # A callback may have forked.
-        _sends.depth = 0
         self._begin_anew()
 
 

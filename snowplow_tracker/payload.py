@@ -55,7 +55,7 @@ class Payload:
             encode_base64: Whether the text goes out in URL-safe Base64.
             type_when_encoded: The pair's name if it does.
             type_when_not_encoded: The pair's name if it does not.
-            json_encoder: Asked for a substitute of each value that has no JSON.
+            json_encoder: Asked for a substitute of each value that JSON does not know; see `TrackerConfiguration`.
 
         Raises:
             TypeError: If there is no JSON for a part of the value.

@@ -15,8 +15,9 @@ class TrackerConfiguration:
     Attributes:
         encode_base64: Whether self-describing events and contexts go out in Base64, which is the default, or as JSON
             text, which False and None choose.
-        json_encoder: Called with each value in an event's data for which there is no JSON; returns a substitute, or
-            raises. UUIDs, dates and times, decimals, enums, sets and bytes have JSON already.
+        json_encoder: Called with each value in an event's data that JSON does not know; returns a substitute, or
+            raises. Without it, and where it raises, UUIDs, dates and times, decimals, enums, sets and bytes get a form
+            of the library's.
 
     Raises:
         TypeError: If `encode_base64` is not a bool or `json_encoder` is not callable.

@@ -1,6 +1,7 @@
 """What the README and the pages of documentation tell the reader to type works as it is printed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -96,7 +97,9 @@ def test_sample_of_a_test_passes(tmp_path):
     file.write_text(sample, encoding="utf-8")
 
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(file)]
-    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+    # A run inside of this one must not take over what this one measures.
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}
+    run = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60, env=environment)
 
     assert run.returncode == 0, run.stdout.decode()
     assert b"1 passed" in run.stdout
