@@ -231,9 +231,12 @@ class _CredentialsOfUrl(AuthBase):
 
 def _read_answer(response: requests.Response) -> None:
     """Read the body, because a connection is used again only after it; the status alone decides the outcome."""
+    # Mocks of applications have no body, or an odd one; real ones may break off. The status counts all the same.
+    is_complete = False
     with contextlib.suppress(Exception):
-        # Mocks of applications have no body, or an odd one; real ones may break off. The status counts all the same.
-        if not _reads_to_the_end(response.raw):
+        is_complete = _reads_to_the_end(response.raw)
+    if not is_complete:
+        with contextlib.suppress(Exception):
             response.close()
 
 

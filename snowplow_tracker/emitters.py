@@ -554,7 +554,9 @@ class Emitter(EmitterProtocol):
         That is so until the retry timer fires, and then while its flush is on the way: one request finds out whether
         the collector is back.
         """
-        return self.retry_timer.is_active() or (self.retry_delay > 0 and self._ledger.in_flight() > 0)
+        # A failed request starts the timer and puts its payloads back in one step, which must be seen as one.
+        with self._ledger.lock:
+            return self.retry_timer.is_active() or (self.retry_delay > 0 and self._ledger.in_flight() > 0)
 
     def _send_all(self, hold_back: bool) -> None:
         """Send what waits now, hand-out by hand-out, until a request fails or the deadline is reached.

@@ -458,8 +458,8 @@ def test_options_are_not_shared():
 
 def test_every_option_of_an_emitter_is_in_the_configuration():
     """What a constructor takes, `EmitterConfiguration` has, but for what `create_tracker` takes itself."""
-    of_emitters = set(inspect.signature(AsyncEmitter).parameters) - {"endpoint", "method", "buffer_size"}
-    of_configuration = set(inspect.signature(EmitterConfiguration).parameters)
+    of_emitters = set(inspect.signature(AsyncEmitter.__init__).parameters) - {"endpoint", "method", "buffer_size"}
+    of_configuration = set(inspect.signature(EmitterConfiguration.__init__).parameters)
 
     assert of_emitters == of_configuration
 

@@ -698,7 +698,7 @@ def test_tls_is_trusted_with_the_certificate_file(session):
         by_url = session.get(collector.url + "/i?eid=first", verify=collector.certificate_file)
         by_name = session.get(f"https://localhost:{collector.port}/i?eid=second", verify=collector.certificate_file)
         with pytest.raises(requests.exceptions.SSLError):
-            session.get(collector.url + "/i?eid=third", verify=True)
+            requests.get(collector.url + "/i?eid=third", verify=True)
 
         assert collector.url == f"https://127.0.0.1:{collector.port}"
         assert (by_url.status_code, by_name.status_code) == (200, 200)

@@ -396,6 +396,7 @@ def test_answer_that_breaks_off_by_a_reset_has_its_status(pool, collector, monke
 
     with monkeypatch.context() as patch:
         patch.setattr("urllib3.response.HTTPResponse.read", reset)
+        patch.setattr("urllib3.response.HTTPResponse.read1", reset, raising=False)
         response = post(pool, collector)
 
     assert response.status_code == 200
