@@ -83,7 +83,7 @@ def test_flush_with_timeout_gives_up_when_time_is_up(collector, emitter_class, m
 
     emitter.sync_flush(timeout=0.2)
 
-    assert len(collector.requests) == 1
+    assert len(collector.requests) <= 1
     assert is_balanced(emitter)
     assert emitter.stats().delivered == 0
     never.set()
@@ -100,7 +100,7 @@ def test_flush_with_timeout_keeps_the_backoffs_pace(collector, emitter_class):
 
     emitter.sync_flush(timeout=0.3)
 
-    assert len(collector.requests) == 1
+    assert len(collector.requests) <= 1
     emitter.retry_timer.cancel()
 
 

@@ -388,6 +388,23 @@ def test_interruption_puts_the_batch_back(method, interruption):
     assert is_balanced(emitter)
 
 
+def test_interruption_of_a_direct_send_keeps_the_payloads():
+    """Ctrl-C in `send_events` leaves the application's own payloads in the store, but for what has an answer."""
+    emitter = Emitter("collector.example.com", method="get")
+
+    def interrupted_at_the_second(payload):
+        if payload["eid"] == "1":
+            raise KeyboardInterrupt
+        return 200
+
+    emitter.http_get = interrupted_at_the_second
+    with pytest.raises(KeyboardInterrupt):
+        emitter.send_events(numbered(3))
+
+    assert eids(emitter.event_store.event_buffer) == ["1", "2"]
+    assert is_balanced(emitter)
+
+
 def test_payload_that_no_json_can_hold_is_rejected_alone(collector, caplog):
     """An object that `send_events` is given directly does not spoil its batch."""
     emitter = Emitter(collector.url)

@@ -693,7 +693,7 @@ def test_sick_emitter_does_not_starve_a_healthy_one(collector):
         tracker = Tracker("test", [sick, healthy])
         tracker.track(PageView("u"))
 
-        is_all_out = tracker.close(timeout=0.4)
+        is_all_out = tracker.close(timeout=1)
 
         assert not is_all_out
         assert len(collector.payloads) == 1
