@@ -209,7 +209,7 @@ def test_sync_flush_waits_for_what_is_in_flight(collector):
 
     flush.start()
     fill(emitter, 1, start=1)
-    collector.wait_for_payloads(1)
+    eventually(lambda: emitter.stats().delivered == 1)
     is_waiting = flush.is_alive()
     answered.set()
     flush.join(PATIENCE_SECONDS)
