@@ -4,9 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from snowplow_tracker._lifecycle import lifecycle
 from snowplow_tracker.testing import LocalCollector
+
+# The same examples each time: what a run finds is to be found again. Those that are marked `long` draw fresh ones.
+settings.register_profile(
+    "suite", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("suite")
 
 # Tests of what happens to emitters that nobody holds.
 OF_THE_LIFECYCLE = {"test_exit", "test_fork", "test_garbage", "test_lifecycle"}
