@@ -9,7 +9,7 @@ from typing_extensions import Protocol
 
 from ._retry import NO_RESPONSE, TOO_LARGE
 from ._transport import Status, status_of
-from ._wire import MAX_GET_URL_CHARACTERS, cut_post_request, query_string
+from ._wire import MAX_GET_URL_CHARACTERS, cut_post_request, requested_query
 from .typing import PayloadDict, PayloadDictList
 
 __all__ = ["Outcome", "Sender", "deliver"]
@@ -106,7 +106,14 @@ def _deliver_by_get(batch: PayloadDictList, sender: Sender, outcome: Outcome) ->
             outcome.to_retry.extend(batch[position:])
             return
         sender.attach_sent_timestamp([payload])
-        _warn_of_long_url(sender.endpoint, payload)
+        try:
+            query = requested_query(payload)
+        except Exception:
+            # Only what the application passes to `send_events` itself gets here, so it may be anything.
+            outcome.rejected.append(payload)
+            outcome.rejection = "they cannot be encoded in a URL"
+            continue
+        _warn_of_long_url(f"{sender.endpoint}?{query}", payload)
 
         logger.debug("Sending a payload: %s", payload)
         status = _exchange(sender.http_get, payload, sender)
@@ -119,13 +126,12 @@ def _deliver_by_get(batch: PayloadDictList, sender: Sender, outcome: Outcome) ->
             return
 
 
-def _warn_of_long_url(endpoint: str, payload: PayloadDict) -> None:
-    length = len(endpoint) + 1 + len(query_string(payload))
-    if length > MAX_GET_URL_CHARACTERS:
+def _warn_of_long_url(url: str, payload: PayloadDict) -> None:
+    if len(url) > MAX_GET_URL_CHARACTERS:
         logger.warning(
             "Event %s makes a URL of %d characters; a collector refuses more than %d",
             payload.get("eid"),
-            length,
+            len(url),
             MAX_GET_URL_CHARACTERS,
         )
 

@@ -5,7 +5,10 @@ import re
 from typing import Any, Optional, Tuple
 from urllib.parse import urlsplit
 
+import requests
+
 from ._settings import choice, port_number
+from ._shown import shown
 
 __all__ = ["METHODS", "PROTOCOLS", "collector_uri"]
 
@@ -31,19 +34,21 @@ def collector_uri(endpoint: Any, protocol: Any, port: Any, method: Any) -> str:
         TypeError: An argument has the wrong type.
         ValueError: An argument cannot be used; the message shows it.
     """
-    choice(*sorted(PROTOCOLS))("protocol", protocol)
-    choice(*sorted(METHODS))("method", method)
+    protocol = choice(*sorted(PROTOCOLS))("protocol", protocol)
+    method = choice(*sorted(METHODS))("method", method)
     if port is not None:
-        port_number("port", port)
+        port = int(port_number("port", port))
     if not isinstance(endpoint, str):
-        raise TypeError(f"endpoint must be a string, got {endpoint!r}")
+        raise TypeError(f"endpoint must be a string, got {shown(endpoint)}")
 
     scheme, address = _split_scheme(endpoint, protocol)
     credentials, host, own_port, path = _split_address(endpoint, address)
     if own_port is not None and port is not None and own_port != port:
-        raise ValueError(f"endpoint {endpoint!r} names port {own_port}, but port is {port!r}")
+        raise ValueError(f"endpoint {shown(endpoint)} names port {own_port}, but port is {port!r}")
     port = own_port if port is None else port
-    return f"{scheme}://{credentials}{host}{'' if port is None else f':{port}'}{path.rstrip('/')}{_PATHS[method]}"
+    uri = f"{scheme}://{credentials}{host}{'' if port is None else f':{port}'}{path.rstrip('/')}{_PATHS[method]}"
+    _check_can_be_requested(endpoint, uri)
+    return uri
 
 
 def _split_scheme(endpoint: str, default: str) -> Tuple[str, str]:
@@ -53,15 +58,15 @@ def _split_scheme(endpoint: str, default: str) -> Tuple[str, str]:
         return default, address
     scheme = match.group(1).lower()
     if scheme not in PROTOCOLS:
-        raise ValueError(f"endpoint must be an http or https address, got {endpoint!r}")
+        raise ValueError(f"endpoint must be an http or https address, got {shown(endpoint)}")
     return scheme, address[match.end() :]
 
 
 def _split_address(endpoint: str, address: str) -> Tuple[str, str, Optional[int], str]:
     if not address:
-        raise ValueError(f"endpoint must name a host, got {endpoint!r}")
+        raise ValueError(f"endpoint must name a host, got {shown(endpoint)}")
     if _FORBIDDEN.search(address):
-        raise ValueError(f"endpoint must not hold blanks or other characters that no URL has, got {endpoint!r}")
+        raise ValueError(f"endpoint must not hold blanks or other characters that no URL has, got {shown(endpoint)}")
     if _is_ipv6(address):
         return "", f"[{address}]", None, ""
     try:
@@ -70,15 +75,23 @@ def _split_address(endpoint: str, address: str) -> Tuple[str, str, Optional[int]
         host, port = parts.hostname or "", parts.port
         _check_host(host, in_brackets="[" in parts.netloc)
     except ValueError as error:
-        raise ValueError(f"endpoint {endpoint!r} cannot be parsed: {error}") from None
+        raise ValueError(f"endpoint {shown(endpoint)} cannot be parsed: {shown(error, str)}") from None
     if port == 0:
-        raise ValueError(f"endpoint {endpoint!r} names port 0")
+        raise ValueError(f"endpoint {shown(endpoint)} names port 0")
     if parts.path.rstrip("/").startswith("//"):
-        raise ValueError(f"endpoint must have one scheme and a path without empty parts, got {endpoint!r}")
+        raise ValueError(f"endpoint must have one scheme and a path without empty parts, got {shown(endpoint)}")
     if "?" in address or "#" in address:
-        raise ValueError(f"endpoint must not have a query string or a fragment, got {endpoint!r}")
+        raise ValueError(f"endpoint must not have a query string or a fragment, got {shown(endpoint)}")
     credentials = parts.netloc[: parts.netloc.rfind("@") + 1]
     return credentials, f"[{host}]" if ":" in host else host, port, parts.path
+
+
+def _check_can_be_requested(endpoint: str, uri: str) -> None:
+    # `requests` reads host names by other rules than Python does, and credentials have to be Latin-1.
+    try:
+        requests.Request("POST", uri).prepare()
+    except (ValueError, requests.RequestException) as error:
+        raise ValueError(f"endpoint {shown(endpoint)} cannot be requested: {shown(error, str)}") from None
 
 
 def _check_host(host: str, in_brackets: bool) -> None:

@@ -10,6 +10,7 @@ from json import JSONEncoder
 from typing import Any, Callable, Collection, FrozenSet, List, Optional, Union
 from uuid import UUID
 
+from ._shown import shown
 from .typing import JsonEncoderFunction
 
 __all__ = ["EncodingError", "encode_json", "encode_readable_json", "plain"]
@@ -117,7 +118,7 @@ def _encode(encoder: JSONEncoder, value: Any, name: str) -> str:
     except EncodingError:
         raise
     except Exception as error:
-        raise EncodingError(f"{name} cannot be encoded as JSON: {error}") from error
+        raise EncodingError(f"{name} cannot be encoded as JSON: {shown(error, str)}") from error
 
 
 def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers: FrozenSet[int]) -> Any:
@@ -140,7 +141,7 @@ def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers
         is_described = value.keys() == {"schema", "data"}
         return {
             _plain_key(key, path): _plain_copy(
-                item, f"{path}.{key}" if is_described else f"{path}[{key!r}]", default, containers
+                item, f"{path}.{key}" if is_described else f"{path}[{shown(key)}]", default, containers
             )
             for key, item in value.items()
         }
@@ -149,7 +150,7 @@ def _plain_copy(value: Any, path: str, default: Callable[[Any], Any], containers
     try:
         substitute = default(value)
     except Exception as error:
-        raise EncodingError(f"{path} cannot be encoded as JSON: {error}") from error
+        raise EncodingError(f"{path} cannot be encoded as JSON: {shown(error, str)}") from error
     return _plain_copy(substitute, path, default, containers)
 
 
@@ -158,4 +159,4 @@ def _plain_key(key: Any, path: str) -> Any:
         return key if math.isfinite(key) else None
     if key is None or isinstance(key, (str, int)):
         return key
-    raise EncodingError(f"{path} cannot be encoded as JSON: {key!r} is no key of an object, strings are")
+    raise EncodingError(f"{path} cannot be encoded as JSON: {shown(key)} is no key of an object, strings are")

@@ -68,6 +68,7 @@ class Ledger:
         self.figures = Figures()
         self.bytes_queued = 0
         self.wire_bytes = 0
+        self.failed_hand_outs = 0
         self._hand_outs = 0
         # By the payload's identity; the claim keeps the payload alive, so that the identity stays its own.
         self._in_flight: Dict[int, Claim] = {}
@@ -162,6 +163,7 @@ class Ledger:
                 batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
             except Exception as failure:
                 error = failure
+                self.failed_hand_outs += 1
             else:
                 self._count_bytes(batch, -1)
                 return self._claim(batch)
@@ -279,8 +281,15 @@ class Ledger:
 
     def _count_bytes(self, payloads: List[PayloadDict], sign: int) -> None:
         if self.measure is not None:
-            self.bytes_queued += sign * sum(len(str(payload)) for payload in payloads)
+            self.bytes_queued += sign * sum(map(_printed_length, payloads))
             self.wire_bytes += sign * sum(map(self.measure, payloads))
+
+
+def _printed_length(payload: PayloadDict) -> int:
+    try:
+        return len(str(payload))
+    except Exception:  # of a value that an application passed to `send_events` itself
+        return 0
 
 
 def knows_limit(store: EventStore) -> bool:

@@ -2,10 +2,12 @@
 
 import warnings
 from contextvars import ContextVar
+from datetime import datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Sequence, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar, Union, cast
 from uuid import uuid4
 
+from ._shown import shown
 from .constants import BASE_SCHEMA_PATH, SCHEMA_TAG
 from .contracts import form_element, non_empty, non_empty_string, one_of
 from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
@@ -215,7 +217,7 @@ class LegacyTracking:
         non_empty_string(form_id, name="form_id")
         one_of(node_name, FORM_NODE_NAMES, name="node_name")
         if type_ is not None:
-            one_of(str(type_).lower(), FORM_TYPES, name="type_")
+            one_of(_lower(type_), FORM_TYPES, name="type_")
         data = {
             "formId": form_id,
             "elementId": element_id,
@@ -240,8 +242,7 @@ class LegacyTracking:
         Deprecated: use `track(SelfDescribing(...))`.
         """
         non_empty_string(form_id, name="form_id")
-        for index, element in enumerate(elements or []):
-            form_element(element, name=f"elements[{index}]")
+        _check_form_elements(elements)
         data = {"formId": form_id, **_present(formClasses=form_classes, elements=elements or None)}
         return self._track_described("submit_form", "1-0-0", data, context, tstamp, event_subject)
 
@@ -323,6 +324,8 @@ class LegacyTracking:
         Deprecated: use `track(SelfDescribing(...))`.
         """
         non_empty_string(order_id, name="order_id")
+        parts = [] if items is None else _dicts(items, "items")
+        when: Any = tstamp
         fields = {
             "e": "tr",
             "tr_id": order_id,
@@ -340,10 +343,10 @@ class LegacyTracking:
             "order_id": order_id,
             "currency": currency,
             "context": context,
-            "tstamp": self.get_timestamp(tstamp),
+            "tstamp": when if isinstance(when, datetime) else self.get_timestamp(when),
             "event_subject": event_subject,
         }
-        for item in items or []:
+        for item in parts:
             self.track_ecommerce_transaction_item(**{**item, **common})
         return self
 
@@ -507,6 +510,24 @@ def _cart_data(
 ) -> Dict[str, Any]:
     optional = _present(name=name, category=category, unitPrice=unit_price, currency=currency)
     return {"sku": sku, "quantity": quantity, **optional}
+
+
+def _lower(text: Any) -> Any:
+    return text.lower() if isinstance(text, str) else text
+
+
+def _check_form_elements(elements: Any) -> None:
+    if not isinstance(elements, (list, tuple, type(None))):
+        raise TypeError(f"elements must be a list of dicts, got {shown(elements)}")
+    for index, element in enumerate(elements or []):
+        form_element(element, name=f"elements[{index}]")
+
+
+def _dicts(values: Iterable[Any], name: str) -> List[Dict[str, Any]]:
+    try:
+        return [dict(value) for value in values]
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a list of dicts, got {shown(values)}") from None
 
 
 def _present(**properties: Any) -> Dict[str, Any]:

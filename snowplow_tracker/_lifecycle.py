@@ -85,7 +85,7 @@ class Lifecycle:
             return
         self._exit_at = time.monotonic() + EXIT_SECONDS
         # An adopted emitter may or may not have kept its weak reference.
-        emitters = {id(emitter): emitter for emitter in [*self._living(), *self._adopted.values()]}
+        emitters = {id(emitter): emitter for emitter in [*self._living(), *self._adopted.copy().values()]}
         unfinished = [emitter for emitter in emitters.values() if emitter.flush_on_exit]
         for emitter in emitters.values():
             if not emitter.flush_on_exit:
@@ -115,6 +115,7 @@ class Lifecycle:
                 logger.exception("An emitter could not begin anew in a forked child")
             self.register(emitter)
         self.watch_multiprocessing()
+        self.watch_celery()
 
     def watch_multiprocessing(self) -> None:
         """Have `at_exit` called at the end of a child of `multiprocessing`, which ends without `atexit`.
@@ -128,6 +129,13 @@ class Lifecycle:
         util.register_after_fork(self, _flush_when_multiprocessing_ends)
         if sys.modules["multiprocessing.process"].parent_process() is not None:
             _flush_when_multiprocessing_ends(self)
+
+    def watch_celery(self) -> None:
+        """Have `at_exit` called at the end of a process of Celery's prefork pool, which ends without `atexit`."""
+        signals = sys.modules.get("celery.signals")
+        if signals is not None:
+            # Sent in such processes only, just before their `os._exit`.
+            signals.worker_process_shutdown.connect(lambda **_: self.at_exit(), weak=False, dispatch_uid=__name__)
 
     def _seconds_left(self) -> float:
         return max(0.0, (self._exit_at or 0.0) - time.monotonic())
@@ -177,6 +185,9 @@ class Lifecycle:
 def _flush_at_exit(emitter: _Member, timeout: float) -> bool:
     try:
         return emitter._flush_at_exit(timeout)
+    except SystemExit:
+        # Of a callback or a signal's handler. The interpreter exits already, and other emitters want to flush as well.
+        return False
     except Exception:
         logger.exception("The last flush of an emitter failed")
         return False
@@ -189,5 +200,6 @@ def _flush_when_multiprocessing_ends(registry: Lifecycle) -> None:
 lifecycle = Lifecycle()
 atexit.register(lifecycle.at_exit)
 lifecycle.watch_multiprocessing()
+lifecycle.watch_celery()
 if hasattr(os, "register_at_fork"):  # pragma: no branch  # Windows does not fork
     os.register_at_fork(after_in_child=lifecycle.after_fork_in_child)

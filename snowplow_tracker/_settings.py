@@ -3,6 +3,7 @@
 import sys
 from typing import Any, Callable, Dict, Generic, Optional, Tuple, Type, TypeVar, Union, overload
 
+from ._shown import shown
 from .typing import RequestTimeout
 
 __all__ = [
@@ -21,6 +22,9 @@ __all__ = [
     "session",
     "wait_seconds",
 ]
+
+# A lock or a socket cannot wait longer than this, and nobody does.
+_LONGEST_WAIT_SECONDS = 3600.0 * 24 * 30
 
 _T = TypeVar("_T")
 _Check = Callable[[str, Any], _T]
@@ -67,16 +71,16 @@ def optional(check: _Check[_T]) -> _Check[Optional[_T]]:
 
 def positive_int(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
+        raise TypeError(f"{name} must be an integer, got {shown(value)}")
     if value <= 0:
-        raise ValueError(f"{name} must be positive, got {value!r}")
+        raise ValueError(f"{name} must be positive, got {shown(value)}")
     return value
 
 
 def positive_number(name: str, value: Any) -> float:
     _check_number(name, value)
     if not (0 < value <= sys.float_info.max):
-        raise ValueError(f"{name} must be positive and finite, got {value!r}")
+        raise ValueError(f"{name} must be positive and finite, got {shown(value)}")
     return value  # type: ignore[no-any-return]  # checked above; an int stays an int
 
 
@@ -84,60 +88,61 @@ def wait_seconds(name: str, value: Any) -> float:
     """Check how long a caller is ready to wait: 0 or more seconds."""
     _check_number(name, value)
     if not value >= 0:
-        raise ValueError(f"{name} must not be negative, got {value!r}")
-    # A lock cannot wait longer than this, and nobody does.
-    return min(float(value), 3600.0 * 24 * 30)
+        raise ValueError(f"{name} must not be negative, got {shown(value)}")
+    return float(min(value, _LONGEST_WAIT_SECONDS))
 
 
 def port_number(name: str, value: Any) -> int:
     if positive_int(name, value) > 65535:
-        raise ValueError(f"{name} must be between 1 and 65535, got {value!r}")
+        raise ValueError(f"{name} must be between 1 and 65535, got {shown(value)}")
     return value  # type: ignore[no-any-return]  # checked above
 
 
 def flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
+        raise TypeError(f"{name} must be True or False, got {shown(value)}")
     return value
 
 
 def choice(*allowed: str) -> _Check[str]:
     def check(name: str, value: Any) -> str:
         if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, got {value!r}")
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}")
-        return value
+            raise TypeError(f"{name} must be a string, got {shown(value)}")
+        # What a subclass such as an enum prints of itself is not its value.
+        text = str.__str__(value)
+        if text not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {shown(value)}")
+        return text
 
     return check
 
 
 def callback(name: str, value: Any) -> Callable[..., Any]:
     if not callable(value):
-        raise TypeError(f"{name} must be callable, got {value!r}")
+        raise TypeError(f"{name} must be callable, got {shown(value)}")
     return value  # type: ignore[no-any-return]  # mypy does not narrow Any
 
 
 def request_timeout(name: str, value: Any) -> RequestTimeout:
     """Check a timeout: seconds, or a pair of seconds to connect and to read, where None leaves one at its default."""
     if not isinstance(value, (tuple, list)):
-        return positive_number(name, value)
+        return _timeout_seconds(name, value)
     if len(value) != 2:
-        raise ValueError(f"{name} must be seconds or a pair of them, got {value!r}")
-    connect, read = (optional(positive_number)(name, seconds) for seconds in value)
+        raise ValueError(f"{name} must be seconds or a pair of them, got {shown(value)}")
+    connect, read = (optional(_timeout_seconds)(name, seconds) for seconds in value)
     return (10.0 if connect is None else connect, 30.0 if read is None else read)
 
 
 def retry_code(name: str, status_code: Any, retry: Any) -> Tuple[int, bool]:
     """Check one retry rule."""
     if isinstance(status_code, bool) or not isinstance(status_code, int):
-        raise TypeError(f"{name} must have integer status codes, got {status_code!r}")
+        raise TypeError(f"{name} must have integer status codes, got {shown(status_code)}")
     if not 100 <= status_code <= 599:
-        raise ValueError(f"{name} must have status codes from 100 to 599, got {status_code!r}")
+        raise ValueError(f"{name} must have status codes from 100 to 599, got {shown(status_code)}")
     if 200 <= status_code <= 299:
-        raise ValueError(f"{name} cannot change what a success is, got {status_code!r}")
+        raise ValueError(f"{name} cannot change what a success is, got {shown(status_code)}")
     if not isinstance(retry, bool):
-        raise TypeError(f"{name}[{status_code}] must be True or False, got {retry!r}")
+        raise TypeError(f"{name}[{status_code}] must be True or False, got {shown(retry)}")
     return status_code, retry
 
 
@@ -146,7 +151,7 @@ def retry_codes(name: str, value: Any) -> Dict[int, bool]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise TypeError(f"{name} must be a dict, got {value!r}")
+        raise TypeError(f"{name} must be a dict, got {shown(value)}")
     return dict(retry_code(name, status_code, retry) for status_code, retry in value.items())
 
 
@@ -161,10 +166,14 @@ def session(name: str, value: Any) -> Any:
 def _with_methods(name: str, value: Any, *methods: str) -> Any:
     missing = [method for method in methods if not callable(getattr(value, method, None))]
     if missing:
-        raise TypeError(f"{name} must have the method {missing[0]}, got {value!r}")
+        raise TypeError(f"{name} must have the method {missing[0]}, got {shown(value)}")
     return value
+
+
+def _timeout_seconds(name: str, value: Any) -> float:
+    return min(positive_number(name, value), _LONGEST_WAIT_SECONDS)
 
 
 def _check_number(name: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")

@@ -7,6 +7,7 @@ import ssl
 import time
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Callable, List, Mapping, Optional, Tuple
+from urllib.parse import parse_qs, urlsplit
 
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
@@ -33,7 +34,10 @@ _ORIGINAL_SESSION = requests.sessions.Session
 # A collector's own answers are a few bytes long; a longer one is not worth reading to keep its connection.
 _MAX_ANSWER_BYTES = 65_536
 _MAX_ANSWER_SECONDS = 1.0
+# What an exception says goes into the log and the statistics.
+_MAX_ERROR_CHARACTERS = 1_000
 _QUERY = re.compile(r"\?\S+")
+_MAX_REDIRECTS = 5
 _CHANGED_TO_GET = {301, 302, 303}
 _CLOSED_BY_PEER = (
     http.client.RemoteDisconnected,
@@ -67,7 +71,7 @@ class Status(int):
         """Describe a request that ended in an exception, or in something that is no status."""
         text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
         # The query of a GET is the payload, which is nobody's business in a log.
-        return cls(NO_RESPONSE, error=_QUERY.sub("?...", text))
+        return cls(NO_RESPONSE, error=_QUERY.sub("?...", text)[:_MAX_ERROR_CHARACTERS])
 
 
 class Requester:
@@ -98,7 +102,7 @@ def requester_for(session: Any, api: Any, pool: "SessionPool") -> Requester:
 def status_of(response: Any) -> Status:
     """Read the status out of whatever a send function returned: a response, or a bare status code.
 
-    A redirect that turned a POST into a GET lost its payloads on the way, so its own status counts.
+    A redirect that lost the payloads on the way counts by its own status, whatever its target answered.
     """
     if isinstance(response, Status):
         return response
@@ -108,9 +112,9 @@ def status_of(response: Any) -> Status:
     if isinstance(code, bool) or not isinstance(code, int):
         return Status.no_response(f"neither a status code nor a response: {response!r}")
     history = getattr(response, "history", None)
-    if isinstance(history, list) and _method_of(response) != "POST":
-        for redirect in history:
-            if _method_of(redirect) == "POST" and redirect.status_code in _CHANGED_TO_GET:
+    if isinstance(history, list):
+        for redirect, target in zip(history, [*history[1:], response]):
+            if _loses_payloads(redirect, target):
                 return Status(redirect.status_code)
     headers = getattr(response, "headers", None)
     retry_after = headers.get("Retry-After") if isinstance(headers, Mapping) else None
@@ -153,8 +157,12 @@ class SessionPool:
 
     def close(self) -> None:
         """Close the connections that no thread uses now. The pool stays usable."""
-        idle, self._idle = self._idle, []
-        for session in idle:
+        # Always the same list: a session that comes back meanwhile must not end up in one that nobody looks at.
+        while True:
+            try:
+                session = self._idle.pop()
+            except IndexError:
+                return
             session.close()
 
     def forget(self) -> None:
@@ -162,9 +170,10 @@ class SessionPool:
         self._idle = []
 
     def _send(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
-        try:
+        session = None
+        with contextlib.suppress(IndexError):
             session = self._idle.pop()
-        except IndexError:
+        if session is None:
             return self._exchange(_CollectorSession(), method, url, arguments)
         try:
             return self._exchange(session, method, url, arguments)
@@ -183,7 +192,12 @@ class SessionPool:
         except BaseException:
             session.close()
             raise
-        self._idle.append(session)
+        if status_of(response) < 200:
+            # An interim answer, after which `http.client` does not look for the final one. The next request on this
+            # connection would take that for its own.
+            session.close()
+        else:
+            self._idle.append(session)
         return response
 
 
@@ -196,6 +210,8 @@ class _CollectorSession(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        # An attempt that ends in a loop must not cost the collector 31 requests, as it does by default.
+        self.max_redirects = _MAX_REDIRECTS
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.auth = _CredentialsOfUrl()
 
@@ -250,6 +266,19 @@ def _reads_to_the_end(raw: Any) -> bool:
             return True
         size += len(data)
     return False
+
+
+def _loses_payloads(redirect: Any, target: Any) -> bool:
+    """Tell whether a POST became a GET, or a GET went to a URL without its event."""
+    if _method_of(redirect) == "POST":
+        return _method_of(target) != "POST" and redirect.status_code in _CHANGED_TO_GET
+    eid = _eid_in(redirect)
+    return eid is not None and _eid_in(target) != eid
+
+
+def _eid_in(response: Any) -> Optional[List[str]]:
+    url = getattr(getattr(response, "request", None), "url", None)
+    return parse_qs(urlsplit(url).query).get("eid") if isinstance(url, str) else None
 
 
 def _method_of(response: Any) -> Any:

@@ -1,10 +1,13 @@
 """What payloads look like on the wire: their values, their encoding in a request, and how many bytes that takes."""
 
 import json
-from typing import Any, Callable, List, NamedTuple
+from typing import Any, Callable, Dict, List, NamedTuple
 from urllib.parse import urlencode
 
-from ._json import encode_json
+import requests
+
+from ._json import EncodingError, encode_json, plain
+from ._shown import shown
 from .typing import Method, PayloadDict, PayloadDictList
 
 __all__ = [
@@ -16,6 +19,7 @@ __all__ = [
     "fitting_count",
     "query_string",
     "request_overhead_bytes",
+    "requested_query",
     "wire_bytes",
     "wire_payload",
 ]
@@ -29,9 +33,18 @@ _BODY_END = "]}"
 _STM_IN_BODY = len(',"stm":"1234567890123"')
 _STM_IN_QUERY = len("&stm=1234567890123")
 
-# ASCII only: no proxy and no `http_post` override can misread it.
-_encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=str).encode
-_UNENCODABLE = (TypeError, ValueError, RecursionError)
+# ASCII only: no proxy and no `http_post` override can misread it. NaN is no JSON, and would spoil the whole request.
+_encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
+
+
+# What these, and subclasses such as enums, print of themselves is not their value.
+_TEXT_OF: Dict[type, Callable[[Any], str]] = {
+    str: str.__str__,
+    int: int.__repr__,
+    float: float.__repr__,
+    bytes: plain,
+    bytearray: plain,
+}
 
 
 class PostRequest(NamedTuple):
@@ -51,25 +64,32 @@ class PostRequest(NamedTuple):
 def wire_payload(payload: PayloadDict, method: Method) -> PayloadDict:
     """Copy a payload with values that the collector can read.
 
-    `None` is left out, bools become `true` and `false`, dicts and lists become JSON. For POST everything else becomes
-    a string, as the schema of the request demands; in a GET it becomes one in the URL, which has no lone surrogates:
-    they become question marks.
+    `None` is left out, bools become `true` and `false`, dicts and lists become JSON, and everything else a string, as
+    the schema of a POST demands. In a GET numbers are kept, and lone surrogates, which no URL has, become question
+    marks.
 
     Raises:
-        TypeError: A dict or list cannot be encoded as JSON.
+        TypeError: A dict or list cannot be encoded as JSON, or another value or name not be printed.
     """
-    to_text = method == "post"
     wire = {
-        name if type(name) is str else str(name): value if type(value) is str else _wire_value(name, value, to_text)
+        name if type(name) is str else _text("a name in the payload", name): value
+        if type(value) is str
+        else _wire_value(name, value, method)
         for name, value in payload.items()
         if value is not None
     }
-    return wire if to_text else {name: _utf8(value) for name, value in wire.items()}
+    return wire if method == "post" else {_utf8(name): _utf8(value) for name, value in wire.items()}
 
 
 def query_string(payload: PayloadDict) -> str:
     """Encode a payload as it stands in the URL of a GET request."""
     return urlencode(payload, errors="replace")
+
+
+def requested_query(payload: PayloadDict) -> str:
+    """Have `requests` encode a payload for a GET request, which raises whatever its sending would raise."""
+    url = requests.Request("GET", "http://localhost/", params=payload).prepare().url or ""
+    return url.partition("?")[2]
 
 
 def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[PayloadDictList], None]) -> PostRequest:
@@ -89,7 +109,8 @@ def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[Pa
     for payload in candidates:
         try:
             text = _encode(payload)
-        except _UNENCODABLE:
+        except Exception:
+            # Only what was not put in by `wire_payload` gets here, so it may be anything, with any error of its own.
             unencodable.append(payload)
             continue
         room -= len(text) + 1
@@ -123,14 +144,14 @@ def request_overhead_bytes(method: Method) -> int:
 
 def wire_bytes(payload: PayloadDict, method: Method) -> int:
     """Count the bytes that a payload will add to a request, with the sent timestamp that it may not have yet."""
-    if method == "post":
-        try:
-            text = _encode(payload)
-        except _UNENCODABLE:
-            # The request will pass it over.
-            return 0
-        return len(text) + 1 + (0 if "stm" in payload else _STM_IN_BODY)
-    return len(query_string(payload)) + 1 + (0 if "stm" in payload else _STM_IN_QUERY)
+    is_post = method == "post"
+    try:
+        text = _encode(payload) if is_post else query_string(payload)
+    except Exception:
+        # The request will pass it over.
+        return 0
+    stm = _STM_IN_BODY if is_post else _STM_IN_QUERY
+    return len(text) + 1 + (0 if "stm" in payload else stm)
 
 
 def estimated_bytes(payload: PayloadDict) -> int:
@@ -145,15 +166,21 @@ def estimated_bytes(payload: PayloadDict) -> int:
     return size
 
 
-def _wire_value(name: str, value: Any, to_text: bool) -> Any:
+def _wire_value(name: Any, value: Any, method: Method) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (dict, list, tuple)):
-        return encode_json(value, name)
-    if isinstance(value, str):
-        # What a subclass such as an enum prints of itself is not its value.
-        return str.__str__(value)
-    return str(value) if to_text else value
+        return encode_json(value, shown(name, str))
+    text = _text(name, value)
+    return value if method == "get" and type(value) in (int, float) else text
+
+
+def _text(name: Any, value: Any) -> str:
+    text_of = next((text_of for kind, text_of in _TEXT_OF.items() if isinstance(value, kind)), str)
+    try:
+        return text_of(value)
+    except Exception as error:
+        raise EncodingError(f"{shown(name, str)} cannot be sent as text: {shown(error, str)}") from error
 
 
 def _utf8(value: Any) -> Any:

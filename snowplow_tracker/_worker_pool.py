@@ -20,10 +20,6 @@ class _Owner(Protocol):
     def _work(self, task: Any) -> None: ...
 
 
-class _Stop:
-    """A task that ends the worker which takes it."""
-
-
 class _Tasks(queue.Queue):  # type: ignore[type-arg]  # Python 3.8 has no subscripted queues
     """A queue whose lock is reentrant: a signal handler may track an event while its thread is inside the queue."""
 
@@ -46,7 +42,8 @@ class WorkerPool:
     """A fixed number of daemon threads that take tasks from a queue and have their owner do them.
 
     The threads start with the first task; one that died is replaced at the next task. They do not keep the owner alive:
-    between two tasks they know it by a weak reference only. The lock guards the list of threads.
+    between two tasks they know it by a weak reference only. The lock guards the list of threads and the shift: the
+    threads in the list are those that were started in the present shift, and `stop` ends it.
     """
 
     def __init__(self, owner: _Owner, name: str) -> None:
@@ -68,6 +65,7 @@ class WorkerPool:
         """Begin anew without threads and tasks, as a forked child must."""
         self.queue: queue.Queue[Any] = _Tasks(self)
         self._lock = threading.RLock()
+        self._shift = object()
         self._threads: List[threading.Thread] = []
         self._started = 0
 
@@ -76,14 +74,21 @@ class WorkerPool:
 
         Never blocks. Returns False if there is no worker and none could be started.
         """
-        # One waiting task for each worker is as good as more: each one is for all that waits when it is taken.
-        if self.queue.qsize() < thread_count:
+        # One waiting task for each worker is as good as more: each one is for all that waits when it is taken. Other
+        # tasks are not, or may be withdrawn.
+        if self.queue.queue.copy().count(None) < thread_count:
             self.queue.put(None)
         return self.keep_running(thread_count)
 
+    def withdraw(self, task: Any) -> None:
+        """Take back a task, unless a worker has it already."""
+        with self.queue.mutex, contextlib.suppress(ValueError):
+            self.queue.queue.remove(task)
+            self.queue.task_done()
+
     def has_batches(self) -> bool:
         """Tell whether payloads wait in the queue, where only applications put them."""
-        return any(isinstance(task, list) for task in list(self.queue.queue))
+        return any(isinstance(task, list) for task in self.queue.queue.copy())
 
     def serve(self) -> None:
         """See to it that there are workers for what an application has put into the queue."""
@@ -96,8 +101,9 @@ class WorkerPool:
         thread = threading.current_thread()
         with self._lock:
             self._threads.append(thread)
+            shift = self._shift
         try:
-            self._work_off()
+            self._work_off(shift)
         finally:
             with self._lock:
                 self._threads = [other for other in self._threads if other is not thread]
@@ -105,9 +111,10 @@ class WorkerPool:
     def stop(self) -> None:
         """End the workers, each when it has done what it does now. The pool can be started again."""
         with self._lock:
-            threads, self._threads = self._threads, []
-        for _ in threads:
-            self.queue.put(_Stop)
+            self._threads = []
+            self._shift = object()
+        with self.queue.not_empty:
+            self.queue.not_empty.notify_all()
 
     def has_threads(self) -> bool:
         """Tell, without a lock, whether workers were started and not stopped."""
@@ -115,13 +122,16 @@ class WorkerPool:
 
     def keep_running(self, thread_count: int) -> bool:
         """Start the workers that are missing; False if there is none at all and none could be started."""
-        if len(self._threads) >= thread_count and all(thread.is_alive() for thread in self._threads):
+        # Looked up once: another thread may stop the pool meanwhile, and all of no threads are alive.
+        threads = self._threads
+        if len(threads) >= thread_count and all(thread.is_alive() for thread in threads):
             return True
         with self._lock:
             self._threads = [thread for thread in self._threads if thread.is_alive()]
             while len(self._threads) < thread_count:
                 self._started += 1
-                thread = threading.Thread(target=self._work_off, name=f"{self._name}-{self._started}", daemon=True)
+                name = f"{self._name}-{self._started}"
+                thread = threading.Thread(target=self._work_off, args=(self._shift,), name=name, daemon=True)
                 try:
                     thread.start()
                 except RuntimeError:
@@ -130,13 +140,17 @@ class WorkerPool:
                 self._threads.append(thread)
             return bool(self._threads)
 
-    def _work_off(self) -> None:
+    def _work_off(self, shift: object) -> None:
         tasks = self.queue
         while True:
-            task = tasks.get()
-            try:
-                if task is _Stop:
+            with tasks.not_empty:
+                while shift is self._shift and not tasks.qsize():
+                    tasks.not_empty.wait()
+                # What waits when a shift ends is done by it, unless there is a next one.
+                if shift is not self._shift and (self._threads or not tasks.qsize()):
                     return
+                task = tasks.get()
+            try:
                 owner = self._owner()
                 if owner is None:
                     return

@@ -2,6 +2,7 @@
 
 from typing import Any, Callable, Dict, Iterable, Sized, TypeVar
 
+from ._shown import shown
 from .typing import FORM_NODE_NAMES, FORM_TYPES
 
 __all__ = [
@@ -49,8 +50,14 @@ def non_empty(seq: Sized, name: str = "value") -> None:
         ValueError: If it is empty.
         TypeError: If it has no length.
     """
-    if _enabled and not len(seq):
-        raise ValueError(f"{name} must not be empty, got {seq!r}")
+    if not _enabled:
+        return
+    try:
+        length = len(seq)
+    except Exception:
+        raise TypeError(f"{name} must be something that is not empty, got {shown(seq)}") from None
+    if not length:
+        raise ValueError(f"{name} must not be empty, got {shown(seq)}")
 
 
 def non_empty_string(s: object, name: str = "value") -> None:
@@ -60,7 +67,7 @@ def non_empty_string(s: object, name: str = "value") -> None:
         ValueError: If it is empty, or no string at all.
     """
     if _enabled and not (isinstance(s, str) and s):
-        raise ValueError(f"{name} must be a non-empty string, got {s!r}")
+        raise ValueError(f"{name} must be a non-empty string, got {shown(s)}")
 
 
 def one_of(value: _T, supported: Iterable[_T], name: str = "value") -> None:
@@ -69,10 +76,9 @@ def one_of(value: _T, supported: Iterable[_T], name: str = "value") -> None:
     Raises:
         ValueError: If it is not.
     """
-    # Compared one by one, because a wrong value need not be hashable.
-    if _enabled and not any(value == choice for choice in supported):
+    if _enabled and not _is_one_of(value, supported):
         choices = ", ".join(sorted(map(repr, supported)))
-        raise ValueError(f"{name} must be one of {choices}, got {value!r}")
+        raise ValueError(f"{name} must be one of {choices}, got {shown(value)}")
 
 
 def greater_than(value: float, compared_to: float, name: str = "value") -> None:
@@ -85,11 +91,11 @@ def greater_than(value: float, compared_to: float, name: str = "value") -> None:
     if not _enabled:
         return
     try:
-        is_greater = value > compared_to
-    except TypeError:
-        raise TypeError(f"{name} must be a number greater than {compared_to!r}, got {value!r}") from None
+        is_greater = bool(value > compared_to)
+    except Exception:
+        raise TypeError(f"{name} must be a number greater than {compared_to!r}, got {shown(value)}") from None
     if not is_greater:
-        raise ValueError(f"{name} must be greater than {compared_to!r}, got {value!r}")
+        raise ValueError(f"{name} must be greater than {compared_to!r}, got {shown(value)}")
 
 
 def satisfies(value: _T, check: Callable[[_T], bool], name: str = "value") -> None:
@@ -99,7 +105,7 @@ def satisfies(value: _T, check: Callable[[_T], bool], name: str = "value") -> No
         ValueError: If the check returns something false.
     """
     if _enabled and not check(value):
-        raise ValueError(f"{name} is not allowed, got {value!r}")
+        raise ValueError(f"{name} is not allowed, got {shown(value)}")
 
 
 def form_element(element: Dict[str, Any], name: str = "element") -> None:
@@ -117,10 +123,18 @@ def form_element(element: Dict[str, Any], name: str = "element") -> None:
     if not _enabled:
         return
     if not isinstance(element, dict):
-        raise TypeError(f"{name} must be a dict, got {element!r}")
+        raise TypeError(f"{name} must be a dict, got {shown(element)}")
     for key in ("name", "value", "nodeName"):
         if key not in element:
-            raise ValueError(f"{name} must have the key {key!r}, got {element!r}")
+            raise ValueError(f"{name} must have the key {key!r}, got {shown(element)}")
     one_of(element["nodeName"], FORM_NODE_NAMES, name=f"{name}['nodeName']")
     if "type" in element:
         one_of(element["type"], FORM_TYPES, name=f"{name}['type']")
+
+
+def _is_one_of(value: object, supported: Iterable[object]) -> bool:
+    # Compared one by one, because a wrong value need not be hashable; nor need it know how to compare.
+    try:
+        return any(value == choice for choice in supported)
+    except Exception:
+        return False

@@ -33,6 +33,7 @@ from ._settings import (
     session as check_session,
     wait_seconds,
 )
+from ._shown import shown
 from ._transport import (
     DEFAULT_TIMEOUT_SECONDS,
     Requester,
@@ -267,10 +268,10 @@ class Emitter(EmitterProtocol):
             payload: Name-value pairs. `None` is left out; bools, dicts and lists become text, and for POST all values.
 
         Raises:
-            TypeError: The payload is no dict, or a value in it cannot be encoded as JSON.
+            TypeError: The payload is no dict, or a value in it cannot be encoded.
         """
         if not isinstance(payload, dict):
-            raise TypeError(f"payload must be a dict, got {payload!r}")
+            raise TypeError(f"payload must be a dict, got {shown(payload)}")
         accepted = wire_payload(payload, self.method)
         if self.byte_limit is not None and self._ledger.measure is None:
             self._measure_from_now_on()
@@ -279,10 +280,11 @@ class Emitter(EmitterProtocol):
         if refusal is not None:
             self._report_drop(accepted, refusal)
             return
-        if self.flush_interval is not None and not self.timer.is_active():
-            self.timer.start(self.flush_interval)
-            if self._ledger.closed:
-                # By another thread, between the two lines above.
+        interval = self.flush_interval
+        if interval is not None and not self.timer.is_active():
+            self.timer.start(interval)
+            if self._ledger.closed or self.flush_interval is None:
+                # Another thread has closed the emitter, or cancelled the timer, before the line above.
                 self.timer.cancel()
         if self.reached_limit():
             self.flush()
@@ -477,7 +479,7 @@ class Emitter(EmitterProtocol):
             self._flush_within(seconds)
         self._end()
         self._report_unreported_drops()
-        left = self._ledger.waiting() + self._ledger.in_flight()
+        left = self._count_left()
         if left:
             logger.error("Closed with %d payloads that are not delivered", left)
         return not left
@@ -577,6 +579,16 @@ class Emitter(EmitterProtocol):
             self._send(claims)
 
     def _take(self, unless_in_flight: bool) -> List[Claim]:
+        """Take what waits, or this thread's share of it. A store that fails is asked again after a backoff."""
+        failures = self._ledger.failed_hand_outs
+        claims = self._take_share(unless_in_flight)
+        if self._ledger.failed_hand_outs > failures:
+            with self._ledger.lock:
+                self._mine.retry_after_seconds = 0.0
+                self._back_off()
+        return claims
+
+    def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         return self._ledger.take(unless_in_flight=unless_in_flight)
 
     def _send(self, claims: List[Claim]) -> None:
@@ -613,6 +625,9 @@ class Emitter(EmitterProtocol):
         finally:
             _sends.depth = depth
             mine.is_sending, mine.backoffs_seen = before
+            if self._is_ended:
+                # The connection of this send was in use when the others were closed.
+                self._sessions.close()
 
     def _attempt(self, batch: PayloadDictList) -> Outcome:
         """Make the requests. Whatever interrupts them, the payloads without an answer go back to the store."""
@@ -621,19 +636,24 @@ class Emitter(EmitterProtocol):
             deliver(batch, self, outcome)
         except BaseException:
             settled = set(map(id, outcome.delivered + outcome.rejected))
-            self._ledger.settle(outcome.delivered, outcome.rejected)
+            self._settle_done(outcome)
             self._put_back([payload for payload in batch if id(payload) not in settled])
+            # A retry may have been due meanwhile, and have left it to this send.
+            self._catch_up(self._has_recovered(outcome))
             raise
         return outcome
 
     def _count_request(self, status: Status) -> None:
         self._ledger.count_request(status, status.error)
 
-    def _settle(self, outcome: Outcome, claims: List[Claim]) -> None:
+    def _settle_done(self, outcome: Outcome) -> None:
         self._ledger.settle(outcome.delivered, outcome.rejected)
         if outcome.rejected:
             logger.error("Lost %d payloads: %s", len(outcome.rejected), outcome.rejection)
-        has_recovered = bool(outcome.delivered) and self._end_backoff()
+
+    def _settle(self, outcome: Outcome, claims: List[Claim]) -> None:
+        self._settle_done(outcome)
+        has_recovered = self._has_recovered(outcome)
         if outcome.failure is not None:
             self._mine.has_failed = True
             self._mine.retry_after_seconds = outcome.failure.retry_after_seconds
@@ -645,6 +665,9 @@ class Emitter(EmitterProtocol):
             # Time was up before these were tried.
             self._put_back(outcome.to_retry, is_retry=False)
             self._catch_up(has_recovered)
+
+    def _has_recovered(self, outcome: Outcome) -> bool:
+        return bool(outcome.delivered) and self._end_backoff()
 
     def _end_backoff(self) -> bool:
         """Note that the collector has taken something; True if that ends a backoff."""
@@ -691,10 +714,11 @@ class Emitter(EmitterProtocol):
         if drops:
             logger.error("Dropped %d payloads: %s", drops, refusal.reason, exc_info=refusal.error)
         # A callback that puts the payload in again must not be told again, and again.
-        if self.on_failure is not None and not self._mine.is_reporting_drop:
+        on_failure = self.on_failure
+        if on_failure is not None and not self._mine.is_reporting_drop:
             self._mine.is_reporting_drop = True
             try:
-                self._call(self.on_failure, 0, [payload])
+                self._call(on_failure, 0, [payload])
             finally:
                 self._mine.is_reporting_drop = False
 
@@ -704,10 +728,13 @@ class Emitter(EmitterProtocol):
 
     def _report(self, outcome: Outcome) -> None:
         not_delivered = outcome.rejected + outcome.to_retry
-        if outcome.delivered and self.on_success is not None:
-            self._call(self.on_success, outcome.delivered)
-        if not_delivered and self.on_failure is not None:
-            self._call(self.on_failure, len(outcome.delivered), not_delivered)
+        # Each option is read once, as another thread may take it away.
+        on_success = self.on_success
+        if outcome.delivered and on_success is not None:
+            self._call(on_success, outcome.delivered)
+        on_failure = self.on_failure
+        if not_delivered and on_failure is not None:
+            self._call(on_failure, len(outcome.delivered), not_delivered)
 
     def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -731,11 +758,11 @@ class Emitter(EmitterProtocol):
             mine.wants_flush = False
             self.async_flush()
 
-    def _flush_within(self, seconds: Optional[float]) -> None:
-        """Make one attempt, and with a time limit go on until it is reached or all is out."""
+    def _flush_within(self, seconds: Optional[float]) -> bool:
+        """Make one attempt, and with a time limit go on until it is reached or all is out; True if all was out then."""
         mine, ledger = self._mine, self._ledger
         if self._is_ended and self._is_all_out():
-            return
+            return True
         deadline_before = mine.deadline
         mine.deadline = None if seconds is None else time.monotonic() + seconds
         try:
@@ -743,11 +770,11 @@ class Emitter(EmitterProtocol):
             while True:
                 before = ledger.done()
                 self._flush_once(hold_back)
-                if mine.deadline is None:
-                    return
-                self._wait_until_due(mine.deadline, was_in_vain=ledger.done() == before)
-                if self._is_time_up() or self._is_all_out():
-                    return
+                if mine.deadline is not None:
+                    self._wait_until_due(mine.deadline, was_in_vain=ledger.done() == before)
+                is_all_out = self._is_all_out()
+                if is_all_out or mine.deadline is None or self._is_time_up():
+                    return is_all_out
                 hold_back = True
         finally:
             mine.deadline = deadline_before
@@ -760,6 +787,8 @@ class Emitter(EmitterProtocol):
             self._call_own_flush(hold_back)
         else:
             self._flush_here(hold_back)
+        # Another thread may have taken what waited.
+        self._wait_for_hand_outs(self._ledger.last_hand_out())
 
     def _has_own_flush(self) -> bool:
         """Tell whether an application has replaced `flush`, in a subclass or in this object."""
@@ -773,6 +802,16 @@ class Emitter(EmitterProtocol):
             logger.exception("A flush of the application's failed")
         finally:
             self._mine.is_explicit = False
+
+    def _wait_for_hand_outs(self, last: int) -> None:
+        with self._ledger.changed:
+            while not self._ledger.is_settled(last) and not self._is_time_up():
+                self._ledger.changed.wait(self._seconds_to_wait())
+
+    def _seconds_to_wait(self) -> float:
+        deadline = self._mine.deadline
+        left = _WORKER_CHECK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+        return min(_WORKER_CHECK_SECONDS, left)
 
     def _wait_until_due(self, deadline: float, was_in_vain: bool) -> None:
         """Wait for the end of the backoff, or for others to finish, or for the deadline.
@@ -796,8 +835,12 @@ class Emitter(EmitterProtocol):
         return deadline is not None and time.monotonic() >= deadline
 
     def _is_all_out(self) -> bool:
+        return not self._count_left()
+
+    def _count_left(self) -> int:
+        # In one step, lest a payload that comes back meanwhile is overlooked.
         with self._ledger.lock:
-            return not self._ledger.waiting() and not self._ledger.in_flight()
+            return self._ledger.waiting() + self._ledger.in_flight()
 
     def _timeout(self) -> RequestTimeout:
         timeout = self.request_timeout or DEFAULT_TIMEOUT_SECONDS
@@ -822,17 +865,17 @@ class Emitter(EmitterProtocol):
     def _flush_at_exit(self, timeout: float) -> bool:
         """Send what waits while the interpreter exits; True if all is out."""
         self.timer.cancel()
-        if not self._is_all_out():
-            self._flush_within(timeout)
+        # One look only: what another thread tracks from now on, that thread sends itself.
+        is_all_out = self._is_all_out() or self._flush_within(timeout)
         self._sessions.close()
         self._report_unreported_drops()
-        return self._is_all_out()
+        return is_all_out
 
     def _give_up(self, reason: str) -> None:
         """Say what is lost, now that nothing can be done about it any more, and end timers and threads."""
         self._end()
         self._report_unreported_drops()
-        left = self._ledger.waiting() + self._ledger.in_flight()
+        left = self._count_left()
         if left:
             logger.error("Lost %d payloads: %s", left, reason)
 
@@ -939,7 +982,7 @@ class AsyncEmitter(Emitter):
         """Work as one of the threads, in the calling thread, until the emitter is closed."""
         self._workers.run()
 
-    def _take(self, unless_in_flight: bool) -> List[Claim]:
+    def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         """Take one thread's share of what waits, so that the others can send the rest."""
         store = self._ledger.store
         if knows_limit(store):
@@ -982,6 +1025,7 @@ class AsyncEmitter(Emitter):
             if self._is_time_up():
                 # Nobody waits for it any more, so nobody must do it.
                 task.begin()
+                self._workers.withdraw(task)
                 break
         self._wait_for_hand_outs(self._ledger.last_hand_out())
 
@@ -990,16 +1034,6 @@ class AsyncEmitter(Emitter):
         with tasks.all_tasks_done:
             while tasks.unfinished_tasks and not self._is_time_up() and self._workers.keep_running(self.thread_count):
                 tasks.all_tasks_done.wait(self._seconds_to_wait())
-
-    def _wait_for_hand_outs(self, last: int) -> None:
-        with self._ledger.changed:
-            while not self._ledger.is_settled(last) and not self._is_time_up():
-                self._ledger.changed.wait(self._seconds_to_wait())
-
-    def _seconds_to_wait(self) -> float:
-        deadline = self._mine.deadline
-        left = _WORKER_CHECK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
-        return min(_WORKER_CHECK_SECONDS, left)
 
     def _thread_limit(self) -> int:
         return self.thread_count

@@ -1,5 +1,6 @@
 """Where payloads wait in memory; the contract of any event store."""
 
+import itertools
 import logging
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -68,6 +69,10 @@ class InMemoryEventStore(EventStore):
         turns.extend(range(self._next_turn, self._next_turn + fresh))
         self._next_turn += fresh
         self._handed_out.update(zip(map(id, batch), zip(turns, batch)))
+        # An application that takes payloads out itself may never call `cleanup`. No emitter has so many under way.
+        excess = len(self._handed_out) - max(self.buffer_capacity, DEFAULT_BUFFER_CAPACITY)
+        for key in list(itertools.islice(self._handed_out, max(0, excess))):
+            del self._handed_out[key]
         return batch
 
     def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:

@@ -4,6 +4,7 @@ import base64
 from typing import Any, Mapping, Optional
 
 from ._json import encode_json
+from ._shown import shown
 from .typing import JsonEncoderFunction, PayloadDict
 
 __all__ = ["Payload"]
@@ -20,11 +21,12 @@ class Payload:
     """
 
     def __init__(self, dict_: Optional[Mapping[str, Any]] = None) -> None:
-        self.nv_pairs: PayloadDict = {} if dict_ is None else dict(dict_)
+        self.nv_pairs: PayloadDict = {} if dict_ is None else _pairs(dict_)
 
     def add(self, name: str, value: Any) -> None:
         """Add or replace a pair. None and the empty string are left out, and replace nothing."""
-        if not (value is None or value == ""):
+        # Not by `==`, which is the value's own: NumPy's arrays answer with another array.
+        if not (value is None or (isinstance(value, str) and not value)):
             self.nv_pairs[name] = value
 
     def add_dict(self, dict_: Mapping[str, Any], base64: bool = False) -> None:  # noqa: ARG002
@@ -36,8 +38,8 @@ class Payload:
         """
         nv_pairs = self.nv_pairs
         # Over a copy, which is made in one step: another thread may be changing a subject's dict.
-        for name, value in dict(dict_).items():
-            if not (value is None or value == ""):
+        for name, value in _pairs(dict_).items():
+            if not (value is None or (isinstance(value, str) and not value)):
                 nv_pairs[name] = value
 
     def add_json(
@@ -60,7 +62,7 @@ class Payload:
         Raises:
             TypeError: If there is no JSON for a part of the value.
         """
-        if dict_ is not None and dict_ != {}:
+        if not (dict_ is None or (isinstance(dict_, dict) and not dict_)):
             text = encode_json(dict_, "dict_", json_encoder)
             self._add_text(text, encode_base64, type_when_encoded, type_when_not_encoded)
 
@@ -104,3 +106,10 @@ class Payload:
             self.nv_pairs[type_when_not_encoded] = text
         else:
             self.nv_pairs[type_when_not_encoded] = text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _pairs(dict_: Any) -> PayloadDict:
+    try:
+        return dict(dict_)
+    except (TypeError, ValueError):
+        raise TypeError(f"dict_ must be a dict of name-value pairs, got {shown(dict_)}") from None

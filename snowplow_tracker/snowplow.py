@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Type
 
 from typing_extensions import TypeGuard
 
+from ._shown import shown
 from .emitter_configuration import EmitterConfiguration
 from .emitters import AsyncEmitter, Emitter
 from .subject import Subject
@@ -63,7 +64,7 @@ class Snowplow:
         _check_is_emitter_class(emitter_class)
         options = emitter_config.emitter_options()
         if "thread_count" in options and not issubclass(emitter_class, AsyncEmitter):
-            raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {emitter_class!r}")
+            raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {shown(emitter_class)}")
         tracker = Tracker(
             namespace=namespace,
             emitters=emitter_class(endpoint, method=method, **options),
@@ -98,7 +99,7 @@ class Snowplow:
             TypeError: If it is no tracker.
         """
         if not _is_tracker(tracker):
-            raise TypeError(f"tracker must be a Tracker, got {tracker!r}")
+            raise TypeError(f"tracker must be a Tracker, got {shown(tracker)}")
         cls.remove_tracker_by_namespace(tracker.get_namespace())
 
     @classmethod
@@ -133,7 +134,11 @@ class Snowplow:
 
     @classmethod
     def _check_is_free(cls, namespace: str) -> None:
-        if namespace in cls._trackers:
+        try:
+            is_taken = namespace in cls._trackers
+        except Exception:
+            raise TypeError(f"namespace must be a string, got {shown(namespace)}") from None
+        if is_taken:
             raise _duplicate(namespace)
 
 
@@ -142,13 +147,13 @@ def _checked(config: Optional[Any], config_class: Type[Any], name: str) -> Any:
         return config_class()
     if not isinstance(config, config_class):
         article = "an" if config_class is EmitterConfiguration else "a"
-        raise TypeError(f"{name} must be {article} {config_class.__name__}, got {config!r}")
+        raise TypeError(f"{name} must be {article} {config_class.__name__}, got {shown(config)}")
     return config
 
 
 def _check_is_emitter_class(emitter_class: Any) -> None:
     if not isinstance(emitter_class, type) or not callable(getattr(emitter_class, "input", None)):
-        raise TypeError(f"emitter_class must be a class with a method input, got {emitter_class!r}")
+        raise TypeError(f"emitter_class must be a class with a method input, got {shown(emitter_class)}")
 
 
 def _is_tracker(tracker: Any) -> TypeGuard[Tracker]:

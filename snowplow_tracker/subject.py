@@ -2,6 +2,7 @@
 
 from typing import Optional
 
+from ._shown import shown
 from .contracts import greater_than, one_of
 from .typing import SUPPORTED_PLATFORMS, PayloadDict, SupportedPlatform
 
@@ -110,4 +111,8 @@ class Subject:
     def _set_size(self, wire_name: str, width: int, height: int) -> "Subject":
         greater_than(width, 0, name="width")
         greater_than(height, 0, name="height")
-        return self._set(wire_name, f"{width}x{height}")
+        try:
+            size = f"{width}x{height}"
+        except Exception as error:
+            raise ValueError(f"width and height must be numbers, got {shown(width)} and {shown(height)}") from error
+        return self._set(wire_name, size)

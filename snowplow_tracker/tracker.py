@@ -2,14 +2,16 @@
 
 import inspect
 import logging
+import math
 import os
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Set, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, TypeVar, Union
 
 from ._json import EncodingError
 from ._legacy_tracking import LegacyTracking
 from ._settings import callback, optional, wait_seconds
+from ._shown import shown
 from .constants import DEFAULT_ENCODE_BASE64, KNOWN_PAYLOAD_KEYS, REQUIRED_PAYLOAD_KEYS, VERSION
 from .contracts import non_empty
 from .emitters import Emitter
@@ -22,6 +24,9 @@ __all__ = ["Tracker", "VERSION"]
 
 logger = logging.getLogger(__name__)
 
+# An application that puts an id into a name makes a new name with each event.
+_MAX_REPORTED_KEYS = 100
+
 _Self = TypeVar("_Self", bound="Tracker")
 _Emitters = Union[PayloadReceiver, Sequence[PayloadReceiver]]
 
@@ -33,8 +38,9 @@ class Tracker(LegacyTracking):
     then on follows them.
 
     A payload that would make the pipeline throw away the whole request it comes in, because it lacks a name that
-    `payload_data/1-0-4` requires or has one that it does not know, is logged as an error, once per name and tracker,
-    and still sent. After `close`, an emitter of this library drops what is tracked, with a line in the log.
+    `payload_data/1-0-4` requires or has one that it does not know, is logged as an error, once per name and tracker and
+    for 100 names at the most, and still sent. After `close`, an emitter of this library drops what is tracked, with a
+    line in the log.
 
     Used in a `with` statement, a tracker is closed at the end of it.
 
@@ -77,7 +83,7 @@ class Tracker(LegacyTracking):
         self.encode_base64 = encode_base64
         self.json_encoder: Optional[JsonEncoderFunction] = optional(callback)("json_encoder", json_encoder)
         self.standard_nv_pairs: Dict[str, Any] = {"tv": VERSION, "tna": namespace, "aid": app_id}
-        self._reported_keys: Set[str] = set()
+        self._reported_keys: Dict[str, object] = {}
 
     def __enter__(self: _Self) -> _Self:
         return self
@@ -133,7 +139,7 @@ class Tracker(LegacyTracking):
             encode_base64=self.encode_base64, json_encoder=self.json_encoder, subject=self.subject
         )
         if not isinstance(payload, Payload):
-            raise TypeError(f"build_payload of {type(event).__name__} must return a Payload, got {payload!r}")
+            raise TypeError(f"build_payload of {type(event).__name__} must return a Payload, got {shown(payload)}")
         nv_pairs = payload.nv_pairs
         nv_pairs["eid"] = self.get_uuid()
         nv_pairs["dtm"] = self.get_timestamp()
@@ -234,23 +240,23 @@ class Tracker(LegacyTracking):
         """Give a timestamp in whole milliseconds since 1970.
 
         Args:
-            tstamp: Taken if it is a number; otherwise the clock is read.
+            tstamp: Taken if it is a finite number; otherwise the clock is read.
         """
-        if tstamp is None or not isinstance(tstamp, (int, float)):
-            return int(time.time() * 1000)
-        return int(tstamp)
+        given: Any = tstamp
+        is_number = isinstance(given, int) or (isinstance(given, float) and math.isfinite(given))
+        return int(given if is_number else time.time() * 1000)
 
     def _report_keys(self, nv_pairs: PayloadDict) -> None:
-        for key in sorted(REQUIRED_PAYLOAD_KEYS - nv_pairs.keys(), key=str):
+        for key in sorted(map(shown, REQUIRED_PAYLOAD_KEYS - nv_pairs.keys())):
             self._report_key(key, "lacks the required name")
-        for key in sorted(nv_pairs.keys() - KNOWN_PAYLOAD_KEYS, key=str):
+        for key in sorted(map(shown, nv_pairs.keys() - KNOWN_PAYLOAD_KEYS)):
             self._report_key(key, "has the unknown name")
 
     def _report_key(self, key: str, defect: str) -> None:
-        if key not in self._reported_keys:
-            self._reported_keys.add(key)
+        mine = object()
+        if len(self._reported_keys) < _MAX_REPORTED_KEYS and self._reported_keys.setdefault(key, mine) is mine:
             logger.error(
-                "A payload of the tracker %r %s %r; it is sent, but the pipeline may throw its whole request away",
+                "A payload of the tracker %r %s %s; it is sent, but the pipeline may throw its whole request away",
                 self.get_namespace(),
                 defect,
                 key,
@@ -269,21 +275,21 @@ def _as_emitters(emitters: Any, emitter: Any) -> List[PayloadReceiver]:
 
 def _checked_emitter(emitter: Any, name: str) -> PayloadReceiver:
     if isinstance(emitter, type) or not callable(getattr(emitter, "input", None)):
-        raise TypeError(f"{name} must be an object with a method input, got {emitter!r}")
+        raise TypeError(f"{name} must be an object with a method input, got {shown(emitter)}")
     checked: PayloadReceiver = emitter
     return checked
 
 
 def _checked_subject(subject: Any) -> Subject:
     if isinstance(subject, type) or not callable(getattr(subject, "combine_subject", None)):
-        raise TypeError(f"subject must be a Subject, got {subject!r}")
+        raise TypeError(f"subject must be a Subject, got {shown(subject)}")
     checked: Subject = subject
     return checked
 
 
 def _check_is_like_an_event(event: Any) -> None:
     if isinstance(event, type) or not callable(getattr(event, "build_payload", None)):
-        raise TypeError(f"event must be an Event, got {event!r}")
+        raise TypeError(f"event must be an Event, got {shown(event)}")
 
 
 def _share_time(emitters: Iterable[PayloadReceiver], timeout: Optional[float], *names: str) -> bool:

@@ -1,5 +1,6 @@
 """Fixtures that tests of more than one module need."""
 
+import json
 import os
 from pathlib import Path
 
@@ -15,8 +16,10 @@ settings.register_profile(
 )
 settings.load_profile("suite")
 
+ENVIRONMENT = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"]
+
 # Tests of what happens to emitters that nobody holds.
-OF_THE_LIFECYCLE = {"test_exit", "test_fork", "test_garbage", "test_lifecycle"}
+OF_THE_LIFECYCLE = {"test_exit", "test_fork", "test_garbage", "test_leaks", "test_lifecycle"}
 
 
 @pytest.fixture(scope="session")
@@ -29,10 +32,28 @@ def shared_folder() -> Path:
 
 
 @pytest.fixture
+def schema(shared_folder):
+    """Finds a schema by its URI."""
+
+    def find(uri):
+        return json.loads((shared_folder / "iglu" / uri[len("iglu:") :]).read_text(encoding="utf-8"))
+
+    return find
+
+
+@pytest.fixture
 def collector():
     """A real collector on the loopback interface."""
     with LocalCollector() as collector:
         yield collector
+
+
+@pytest.fixture(autouse=True)
+def _plain_environment(monkeypatch):
+    """What the machine is configured for must not reach the tests."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture(autouse=True)

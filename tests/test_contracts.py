@@ -146,3 +146,34 @@ def test_switch_is_the_one_of_the_package():
 
     assert snowplow_tracker.enable_contracts is contracts.enable_contracts
     assert snowplow_tracker.disable_contracts is contracts.disable_contracts
+
+
+class Array:
+    def __eq__(self, other):
+        return self
+
+    __gt__ = __eq__
+    __hash__ = None
+
+    def __bool__(self):
+        raise ValueError("the truth value of an array is ambiguous")
+
+    def __len__(self):
+        raise ZeroDivisionError
+
+    def __repr__(self):
+        return "<array>"
+
+
+@pytest.mark.parametrize(
+    ("check", "arguments", "message"),
+    [
+        (non_empty, (Array(),), "limit must be something that is not empty, got <array>"),
+        (one_of, (Array(), ["a"]), "limit must be one of 'a', got <array>"),
+        (greater_than, (Array(), 0), "limit must be a number greater than 0, got <array>"),
+    ],
+)
+def test_value_that_cannot_be_compared_is_refused_by_name(check, arguments, message):
+    """Errors of the value's own methods do not come out."""
+    with pytest.raises((TypeError, ValueError), match=f"^{re.escape(message)}$"):
+        check(*arguments, name="limit")

@@ -475,3 +475,28 @@ def test_payloads_are_logged_at_debug_only(method, caplog):
 
     assert {record.levelno for record in caplog.records if "personal data" in record.getMessage()} == {logging.DEBUG}
     assert f"Status 200 from {ENDPOINT}" in caplog.messages
+
+
+class Silent:
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_payload_without_a_text_holds_up_no_other(method):
+    """What an application passes itself may be anything; what no request can hold is rejected at once."""
+    sender = FakeSender(method)
+
+    outcome = delivery(sender, [{"eid": "a"}, {"eid": "b", "x": Silent()}, {"eid": "c"}])
+
+    assert fates(outcome) == ("ac", "b", "")
+    assert outcome.rejection.startswith("they cannot be encoded")
+
+
+@pytest.mark.parametrize("value", ["\ud800", ["\ud800"]], ids=ascii)
+def test_lone_surrogate_in_a_query_is_rejected(value):
+    """No URL holds it, so a retry would be in vain."""
+    sender = FakeSender("get")
+
+    assert fates(delivery(sender, [{"eid": "a", "x": value}])) == ("", "a", "")
+    assert sender.sent == []

@@ -6,7 +6,7 @@ import threading
 import pytest
 from support import PATIENCE_SECONDS, ManualTimer, eids, eventually, is_balanced, numbered, with_manual_timers
 
-from snowplow_tracker import AsyncEmitter, Emitter
+from snowplow_tracker import AsyncEmitter, Emitter, InMemoryEventStore
 from snowplow_tracker.testing import Answer
 
 both = pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
@@ -217,6 +217,84 @@ def test_refusal_after_a_backoff_leaves_nobody_waiting_for_ever():
 
     assert emitter.stats().rejected == 2
     assert emitter.retry_timer.delay == emitter.retry_delay > 0
+
+
+def test_interrupt_leaves_nobody_waiting_for_ever():
+    """A retry that was due during an interrupted request left its payloads to that request, so they get another one."""
+    emitter = failing(batch_size=1)
+
+    def fail_elsewhere(data):
+        emitter.http_post = lambda data: 503
+        other = threading.Thread(target=emitter.input, args=({"eid": "other"},))
+        other.start()
+        other.join(PATIENCE_SECONDS)
+        retry = threading.Thread(target=emitter.retry_timer.fire)
+        retry.start()
+        retry.join(PATIENCE_SECONDS)
+        raise KeyboardInterrupt
+
+    emitter.http_post = fail_elsewhere
+    with pytest.raises(KeyboardInterrupt):
+        emitter.input({"eid": "interrupted"})
+
+    assert eids(emitter.event_store.event_buffer) == ["interrupted", "other"]
+    assert emitter.retry_timer.delay == emitter.retry_delay > 0
+
+
+def test_success_before_an_interrupt_ends_the_backoff():
+    """What the collector has taken counts, and the rest goes out soon."""
+    emitter = failing(method="get", batch_size=10)
+    for payload in numbered(2):
+        emitter.input(payload)
+    emitter.flush()
+    answers = iter([200])
+
+    def take_one(payload):
+        for status in answers:
+            return status
+        raise KeyboardInterrupt
+
+    emitter.http_get = take_one
+    with pytest.raises(KeyboardInterrupt):
+        emitter.sync_flush()
+
+    assert emitter.stats().delivered == 1
+    assert emitter.retry_delay == 0
+    assert emitter.retry_timer.delay == 0.05
+
+
+@pytest.mark.parametrize("has_recovered", [False, True])
+@both
+def test_store_that_fails_at_a_retry_is_asked_again(emitter_class, has_recovered):
+    """A failed hand-out is backed off from as a failed request is, so what is to be retried is not left behind."""
+
+    class Locked(InMemoryEventStore):
+        failures = 0
+
+        def get_events_batch(self, limit=None):
+            if self.failures:
+                self.failures -= 1
+                raise OSError("database is locked")
+            return super().get_events_batch()
+
+    emitter = failing(emitter_class, event_store=Locked(), batch_size=10)
+    emitter.input({"eid": "0"})
+    emitter.sync_flush()
+    if has_recovered:
+        emitter.status = 200
+        emitter.send_events([{"eid": "1"}])
+    emitter.event_store.failures = 3
+
+    delays = []
+    for _ in range(3):
+        emitter.retry_timer.fire()
+        eventually(emitter.retry_timer.is_active)
+        delays.append(emitter.retry_delay)
+    emitter.status = 200
+    emitter.retry_timer.fire()
+
+    eventually(lambda: emitter.stats().buffered == emitter.stats().in_flight == 0)
+    assert all(delay >= 2 * previous for previous, delay in zip(delays, delays[1:]))
 
 
 @both

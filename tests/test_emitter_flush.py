@@ -410,6 +410,18 @@ def test_too_late_payload_at_exit_is_a_logged_loss(collector, caplog, monkeypatc
     assert "Lost 1 payloads: an event was tracked too late" in caplog.text
 
 
+def test_payload_of_another_thread_does_not_make_the_last_flush_a_failure(collector, monkeypatch):
+    """What another thread tracks when the last flush is done is that thread's to send, and no loss to report."""
+    emitter = Emitter(collector.url)
+    emitter.input({"eid": "waiting"})
+    monkeypatch.setattr(emitter._sessions, "close", lambda: emitter.input({"eid": "of another thread"}))
+
+    assert emitter._flush_at_exit(PATIENCE_SECONDS)
+
+    assert eids(collector.payloads) == ["waiting"]
+    assert emitter.stats().buffered == 1
+
+
 def test_stopped_flush_by_timer_does_not_pile_up(collector):
     """A flush that takes longer than the interval is not joined by others."""
     before = own_threads()

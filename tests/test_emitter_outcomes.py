@@ -405,6 +405,23 @@ def test_interruption_of_a_direct_send_keeps_the_payloads():
     assert is_balanced(emitter)
 
 
+def test_loss_before_an_interruption_is_logged(caplog):
+    """What the collector refused stays refused, and is not lost in silence."""
+    emitter = Emitter("collector.example.com", method="get")
+
+    def interrupted_at_the_second(payload):
+        if payload["eid"] == "1":
+            raise KeyboardInterrupt
+        return 400
+
+    emitter.http_get = interrupted_at_the_second
+    with pytest.raises(KeyboardInterrupt):
+        emitter.send_events(numbered(2))
+
+    assert emitter.stats().rejected == 1
+    assert "Lost 1 payloads: the collector answered 400" in caplog.text
+
+
 def test_payload_that_no_json_can_hold_is_rejected_alone(collector, caplog):
     """An object that `send_events` is given directly does not spoil its batch."""
     emitter = Emitter(collector.url)

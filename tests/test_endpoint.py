@@ -1,5 +1,7 @@
 """Endpoints: how a collector's address becomes the URL that requests go to."""
 
+import enum
+
 import pytest
 
 from snowplow_tracker._endpoint import METHODS, PROTOCOLS, collector_uri
@@ -260,3 +262,26 @@ def test_what_only_looks_like_an_endpoint_is_refused(endpoint):
         collector_uri(endpoint, "https", None, "post")
 
     assert repr(endpoint) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["☃.example", "a\xa0b.example", "exa%mple.com", "*.example", "https://雪:雪@c.example"]
+)
+def test_endpoint_that_requests_refuses_is_refused(endpoint):
+    """Where each request would fail, the endpoint is a ValueError that shows it."""
+    with pytest.raises(ValueError, match="cannot be requested") as caught:
+        uri(endpoint)
+
+    assert repr(endpoint) in str(caught.value)
+
+
+def test_enums_are_what_they_hold():
+    """A protocol and a port from enums are put into the URL as text and as a number."""
+
+    class Protocol(str, enum.Enum):
+        HTTP = "http"
+
+    class Port(int, enum.Enum):
+        WEB = 8080
+
+    assert uri("c.example", Protocol.HTTP, port=Port.WEB) == "http://c.example:8080/i"

@@ -298,6 +298,24 @@ def test_settled_payload_is_not_kept_alive():
     assert store._handed_out == {}
 
 
+def test_payloads_that_an_application_takes_out_for_itself_are_not_kept_for_ever():
+    """The store remembers no more of what never comes back than an emitter can have under way, and that in order."""
+    store = InMemoryEventStore(buffer_capacity=20_000)
+    kept = [Incomparable(eid=0), Incomparable(eid=1)]
+    for payload in kept:
+        store.add_event(payload)
+        store.get_events_batch()
+
+    for number in range(2, 30_000):
+        store.add_event(Incomparable(eid=number))
+        store.get_events_batch()
+    store.add_event(Incomparable(eid=30_000))
+    store.cleanup(kept, True)
+
+    assert len(store._handed_out) == 20_000
+    assert numbers(store.get_events_batch()) == [0, 1, 30_000]
+
+
 def test_cleared_store_has_neither_payloads_nor_memories():
     """Nothing waits after it, and what comes back from before counts as a stranger."""
     store = filled(1, 2, 3)

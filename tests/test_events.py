@@ -2,8 +2,9 @@
 
 import json
 import math
+import time
 from collections import deque
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 
 import pytest
 
@@ -406,3 +407,60 @@ def test_subclasses_may_be_combined():
 
     assert sent["marked"] == 1
     assert "ue_pr" in sent
+
+
+class NoTime(tzinfo):
+    def utcoffset(self, moment):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("timestamp", [datetime.min, datetime(2020, 1, 1, tzinfo=NoTime())], ids=["min", "no time"])
+def test_time_that_cannot_be_converted_is_left_out(timestamp, monkeypatch):
+    """The ends of the calendar lie outside of it in some time zones, and others are broken; the event goes out."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+
+    payload = PageView("u", true_timestamp=timestamp).build_payload(False, None)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert "ttm" not in payload.nv_pairs
+
+
+def test_time_at_the_end_of_the_calendar_is_converted():
+    """In UTC it may lie in the year 10,000."""
+    end = datetime.max.replace(tzinfo=timezone(timedelta(hours=-12)))
+
+    payload = PageView("u", true_timestamp=end).build_payload(False, None)
+
+    assert payload.nv_pairs["ttm"] == 253402343999999
+
+
+class Array:
+    def __eq__(self, other):
+        return self
+
+    __ne__ = __eq__
+    __hash__ = None
+
+    def __bool__(self):
+        raise ValueError("the truth value of an array is ambiguous")
+
+
+def test_values_are_not_compared():
+    """A value that compares to something else than True or False, such as an array, is a value like any other."""
+    array = Array()
+    event = PageView("u", page_title=array, event_subject=Subject().set_user_id(array))
+
+    payload = event.build_payload(False, None).nv_pairs
+
+    assert payload["page"] is array
+    assert payload["uid"] is array
+
+
+def test_context_that_is_no_list_is_refused():
+    """Whatever it is, it is a TypeError that names it."""
+    event = PageView("u", context=Array())
+
+    with pytest.raises(TypeError, match=r"^context must be a list of SelfDescribingJson, got "):
+        event.build_payload(False, None)

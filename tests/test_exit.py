@@ -1,6 +1,7 @@
 """What becomes of waiting events when the interpreter exits, in interpreters that do."""
 
 import contextlib
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from snowplow_tracker.testing import Answer, LocalCollector
 
 # Far more than an exit takes, and far less than requests without a deadline would: those wait for 30 s.
 LIMIT_SECONDS = 15
+
+sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of Unix")
 
 PREAMBLE = """
 import atexit, logging, sys, threading
@@ -199,6 +202,203 @@ def test_events_of_exit_handlers_are_delivered(collector, arrived):
     assert result == (0, "", "")
     assert arrived("Emitter") == ["0", "before-0", "before-1", "after-0", "after-1"]
     assert arrived("AsyncEmitter") == ["0", "before-0", "before-1", "after-0", "after-1"]
+
+
+def test_events_of_a_pool_that_still_runs_are_delivered(collector, arrived):
+    """What the threads of a `ThreadPoolExecutor` track after the program's last line is delivered."""
+    release = threading.Event()
+    collector.respond_with(Answer(hold=release))
+    script = """
+        from concurrent.futures import ThreadPoolExecutor
+
+        emitters = [Emitter(url, batch_size=1), AsyncEmitter(url)]
+
+        def task(number):
+            for emitter in emitters:
+                fill(emitter, 1, f"{number}-")
+
+        # Up to 3.8 an exit handler waits for these threads, and it runs after the library's.
+        ThreadPoolExecutor(1).map(task, range(6))
+        print("the last line", flush=True)
+    """
+
+    process = python(script, collector.url)
+    first_line = process.stdout.readline()
+    release.set()
+
+    assert first_line == "the last line\n"
+    assert finish(process) == (0, "", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == [f"{number}-0" for number in range(6)]
+
+
+@pytest.mark.parametrize("kind", ["Emitter", "AsyncEmitter"])
+def test_daemon_threads_that_track_to_the_very_end_do_no_harm(collector, kind):
+    """Threads that the exit cuts off in the middle of tracking leave no traceback, and nothing arrives twice."""
+    script = f"""
+        import itertools
+
+        emitter = {kind}(url, batch_size=5)
+
+        def track_for_ever(prefix):
+            for number in itertools.count():
+                emitter.input({{"eid": f"{{prefix}}-{{number}}"}})
+
+        for prefix in "abc":
+            threading.Thread(target=track_for_ever, args=[prefix], daemon=True).start()
+        while emitter.stats().delivered < 50:
+            threading.Event().wait(0.01)
+    """
+
+    code, stdout, stderr = run(script, collector.url)
+
+    assert (code, stdout) == (0, "")
+    assert "Traceback" not in stderr
+    assert len(set(eids(collector.payloads))) == len(collector.payloads) >= 50
+
+
+def test_emitters_that_a_finished_event_loop_leaves_behind_deliver(collector, arrived):
+    """What waits in emitters that only a coroutine of `asyncio.run` knew, and what an executor tracks, arrives."""
+    script = """
+        import asyncio
+
+        async def main():
+            emitters = both()
+            loop = asyncio.get_running_loop()
+            for emitter in emitters:
+                fill(emitter, 1)
+                await loop.run_in_executor(None, fill, emitter, 1, "executor-")
+                loop.run_in_executor(None, fill, emitter, 1, "not-waited-for-")
+
+        asyncio.run(main())
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    assert sorted(arrived("Emitter")) == sorted(arrived("AsyncEmitter")) == ["0", "executor-0", "not-waited-for-0"]
+
+
+def test_callback_may_exit(collector, arrived):
+    """A `sys.exit` in a callback ends the program, if that runs in the main thread, and loses nothing."""
+    script = """
+        options = {"batch_size": 2, "on_success": lambda _: sys.exit(4)}
+        emitters = [AsyncEmitter(url, **options), Emitter(url, **options)]
+        for emitter in emitters:
+            fill(emitter, 3)
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (4, "", "")
+    assert arrived("AsyncEmitter") == ["0", "1", "2"]
+    assert arrived("Emitter") == ["0", "1"]
+
+
+def test_callback_that_exits_at_exit_takes_nothing_from_others(collector, arrived):
+    """A `sys.exit` in a callback of the last flush ends nothing: the exit is under way already."""
+    script = """
+        emitters = both(on_success=lambda _: sys.exit(4)) + both()
+        for position, emitter in enumerate(emitters):
+            fill(emitter, 2, f"{position // 2}-")
+    """
+
+    result = run(script, collector.url)
+
+    assert result == (0, "", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["0-0", "0-1", "1-0", "1-1"]
+
+
+@sends_signals
+@pytest.mark.parametrize("kind", ["Emitter", "AsyncEmitter"])
+def test_ctrl_c_in_the_middle_of_a_flush_loses_nothing(collector, arrived, kind):
+    """Ctrl-C while a flush waits for the collector ends the program, and what was not delivered is sent again."""
+    release = threading.Event()
+    collector.respond_with(Answer(503, hold=release))
+    script = f"""
+        emitter = {kind}(url, max_retry_delay_seconds=0.1)
+        fill(emitter, 3)
+        emitter.sync_flush()
+    """
+
+    process = python(script, collector.url)
+    collector.wait_for_requests(1)
+    process.send_signal(signal.SIGINT)
+    release.set()
+    code, _, stderr = finish(process)
+
+    assert code == -signal.SIGINT
+    assert stderr.endswith("\nKeyboardInterrupt\n")
+    assert stderr.count("Traceback") == 1
+    assert arrived(kind) == ["0", "1", "2"]
+
+
+@sends_signals
+def test_ctrl_c_while_nothing_happens_loses_nothing(collector, arrived):
+    """Ctrl-C in a program that waits for something else ends it, and what waits is delivered."""
+    script = """
+        emitters = both()
+        for emitter in emitters:
+            fill(emitter, 2)
+        print("idle", flush=True)
+        threading.Event().wait()
+    """
+
+    process = python(script, collector.url)
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    code, _, stderr = finish(process)
+
+    assert code == -signal.SIGINT
+    assert stderr.endswith("\nKeyboardInterrupt\n")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["0", "1"]
+
+
+@sends_signals
+def test_ctrl_c_at_exit_ends_it_at_once(collector):
+    """Whoever does not want to wait for a collector that hangs can interrupt the exit, and is told what is lost."""
+    collector.respond_always(Answer(hold=threading.Event()))
+    script = """
+        _lifecycle.EXIT_SECONDS = 1000.0
+        emitters = both()
+        for emitter in emitters:
+            fill(emitter, 2)
+    """
+
+    process = python(script, collector.url)
+    collector.wait_for_requests(1)
+    process.send_signal(signal.SIGINT)
+    _, _, stderr = finish(process)
+
+    assert stderr.count("Lost 2 payloads: the interpreter exits, and its last flush was interrupted\n") == 2
+
+
+@sends_signals
+@pytest.mark.parametrize("first", ["Emitter", "AsyncEmitter"])
+def test_second_signal_that_asks_to_exit_loses_nothing(collector, arrived, first):
+    """A signal whose handler exits loses nothing, even if it comes again while the last flush is under way."""
+    release = threading.Event()
+    collector.respond_with(Answer(503, hold=release))
+    script = f"""
+        import signal
+
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+        emitters = sorted(both(max_retry_delay_seconds=0.1), key=lambda emitter: type(emitter) is not {first})
+        for emitter in emitters:
+            fill(emitter, 2)
+        print("idle", flush=True)
+        threading.Event().wait()
+    """
+
+    process = python(script, collector.url)
+    process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    collector.wait_for_requests(1)
+    process.send_signal(signal.SIGTERM)
+    release.set()
+    result = finish(process)
+
+    assert result == (5, "", "")
+    assert arrived("Emitter") == arrived("AsyncEmitter") == ["0", "1"]
 
 
 def test_exit_does_not_wait_for_the_end_of_a_backoff(collector, arrived):

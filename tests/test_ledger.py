@@ -646,3 +646,20 @@ def test_claims_are_compared_by_identity_where_it_counts():
 
     assert forged == mine
     assert ledger.unsettled([forged]) == []
+
+
+def test_payload_that_cannot_be_printed_is_not_measured():
+    """An application may pass one to `send_events`; it has no length, and comes back all the same."""
+
+    class Silent:
+        def __repr__(self):
+            raise ZeroDivisionError
+
+    ledger = Ledger(InMemoryEventStore())
+    ledger.measure = len
+    payload = {"x": Silent()}
+    ledger.admit([payload])
+
+    ledger.put_back([payload])
+
+    assert (ledger.waiting(), ledger.bytes_queued) == (1, 0)

@@ -1,7 +1,9 @@
 """The deprecated tracking methods: whom they warn, and through what they track."""
 
 import json
+import math
 import warnings
+from datetime import datetime, timezone
 
 import pytest
 
@@ -256,3 +258,49 @@ def test_items_take_after_the_purchase_and_stay_the_callers():
 
     assert (payload["ti_id"], payload["ti_cu"]) == ("o", "EUR")
     assert item == before
+
+
+ITEM = {"sku": "s", "price": 1, "quantity": 1}
+
+
+@pytest.mark.parametrize("tstamp", [math.nan, math.inf])
+def test_items_of_a_purchase_without_a_time_get_the_clocks(tstamp):
+    """A timestamp that is no time keeps no item back."""
+    tracker = Recording()
+
+    call(tracker, "track_ecommerce_transaction", "o", 1, items=[ITEM], tstamp=tstamp)
+
+    assert [payload["e"] for payload in tracker.capture.payloads] == ["tr", "ti"]
+
+
+def test_items_of_a_purchase_get_its_datetime():
+    """A timestamp may be a datetime, for the items as for the purchase."""
+    tracker = Recording()
+    moment = datetime(2020, 1, 1, tzinfo=timezone.utc)
+
+    call(tracker, "track_ecommerce_transaction", "o", 1, items=[ITEM], tstamp=moment)
+
+    assert [payload["ttm"] for payload in tracker.capture.payloads] == [1577836800000] * 2
+
+
+@pytest.mark.parametrize("items", [5, [5]])
+def test_items_that_are_none_are_refused(items):
+    """They are a TypeError by name, before the purchase is tracked."""
+    tracker = Recording()
+
+    with pytest.raises(TypeError, match=r"^items must be a list of dicts, got "):
+        call(tracker, "track_ecommerce_transaction", "o", 1, items=items)
+
+    assert tracker.capture.payloads == []
+
+
+def test_form_elements_that_are_none_are_refused():
+    """They are a TypeError by name."""
+    with pytest.raises(TypeError, match=r"^elements must be a list of dicts, got 5$"):
+        call(Recording(), "track_form_submit", "f", elements=5)
+
+
+def test_type_of_a_form_field_that_is_no_text_is_refused():
+    """It is a ValueError by name."""
+    with pytest.raises(ValueError, match=r"^type_ must be one of .*, got 5$"):
+        call(Recording(), "track_form_change", "f", None, "INPUT", None, type_=5)

@@ -4,6 +4,7 @@ import gc
 import logging
 import sys
 import threading
+import types
 import weakref
 
 import pytest
@@ -166,6 +167,16 @@ def test_member_that_fails_at_exit_does_not_keep_others_from_it(caplog):
     assert len(healthy.timeouts) == 1
     assert len(failing.reasons) == 1
     assert [record.exc_info[1].args for record in caplog.records] == [("first",), ("second",)]
+
+
+def test_member_that_wants_to_exit_at_exit_has_its_second_turn():
+    """A `sys.exit`, of a callback or of a signal's handler, ends one turn of one member, and nobody loses anything."""
+    exiting, healthy = Member(SystemExit(3), True), Member()
+
+    registry_of(exiting, healthy).at_exit()
+
+    assert (len(exiting.timeouts), len(healthy.timeouts)) == (2, 1)
+    assert exiting.reasons == healthy.reasons == []
 
 
 def test_interrupted_exit_says_what_is_lost():
@@ -397,6 +408,25 @@ def test_fork_without_multiprocessing_does_without_it(monkeypatch):
     registry_of(member).after_fork_in_child()
 
     assert member.beginnings == 1
+
+
+def test_end_of_a_process_of_celerys_pool_is_an_exit(monkeypatch):
+    """A forked child exits when Celery says that a process of its pool does."""
+
+    class Signal:
+        def connect(self, receiver, **options):
+            assert not options["weak"]
+            self.receiver = receiver
+
+    ending = Signal()
+    monkeypatch.setitem(sys.modules, "celery.signals", types.SimpleNamespace(worker_process_shutdown=ending))
+    member = Member()
+    registry = registry_of(member)
+
+    registry.after_fork_in_child()
+    ending.receiver(sender="celery@host", pid=1, exitcode=0)
+
+    assert len(member.timeouts) == 1
 
 
 def take_time(clock, flush):

@@ -140,3 +140,10 @@ def test_envelope_goes_around_data(encode_base64):
     ((name, text),) = payload.nv_pairs.items()
     assert name == ("cx" if encode_base64 else "co")
     assert (decoded(text) if encode_base64 else json.loads(text)) == {"schema": CONTEXT_SCHEMA, "data": [{"a": 1}]}
+
+
+@pytest.mark.parametrize("given", [5, "abc"])
+def test_pairs_that_are_none_are_refused(given):
+    """What is no dict is a TypeError that shows it."""
+    with pytest.raises(TypeError, match=f"^dict_ must be a dict of name-value pairs, got {given!r}$"):
+        Payload(given)

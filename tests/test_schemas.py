@@ -56,16 +56,6 @@ class Capture:
 
 
 @pytest.fixture
-def schema(shared_folder):
-    """Finds a schema by its URI."""
-
-    def find(uri):
-        return json.loads((shared_folder / "iglu" / uri[len("iglu:") :]).read_text(encoding="utf-8"))
-
-    return find
-
-
-@pytest.fixture
 def check(schema):
     """Holds a payload against the schemas that it claims to obey."""
 

@@ -1,5 +1,6 @@
 """Options: which values they take, and how they say no."""
 
+import enum
 import math
 import sys
 
@@ -366,3 +367,26 @@ def test_session_must_have_each_method(missing):
             settings.session("session", session)
 
     assert str(caught.value) == f"session must have the method {missing}, got {session!r}"
+
+
+def test_wait_may_be_a_number_that_no_float_holds():
+    """It is cut like any other."""
+    assert settings.wait_seconds("timeout", 10**400) == 2_592_000.0
+
+
+def test_request_timeout_is_cut_to_what_a_socket_can_wait():
+    """A timeout that sockets do not know would make each request fail."""
+    assert settings.request_timeout("request_timeout", 1e300) == 2_592_000.0
+    assert settings.request_timeout("request_timeout", (1e300, 5)) == (2_592_000.0, 5)
+
+
+def test_choice_returns_the_plain_string():
+    """A string enum is what it holds, not what it prints."""
+
+    class Method(str, enum.Enum):
+        GET = "get"
+
+    method = settings.choice("get", "post")("method", Method.GET)
+
+    assert method == "get"
+    assert type(method) is str

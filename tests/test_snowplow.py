@@ -245,3 +245,9 @@ def test_reset_removes_all():
 
     assert Snowplow.get_tracker("one") is Snowplow.get_tracker("two") is None
     assert Snowplow.create_tracker("one", ENDPOINT)
+
+
+def test_namespace_that_cannot_be_looked_up_is_refused():
+    """What has no hash is no namespace."""
+    with pytest.raises(TypeError, match=r"^namespace must be a string, got \[\]$"):
+        Snowplow.create_tracker([], "collector.example.com")

@@ -84,3 +84,14 @@ def test_combining_with_none_copies():
     combined["uid"] = "changed"
 
     assert subject.standard_nv_pairs == {"p": "pc", "uid": "own"}
+
+
+def test_size_that_cannot_be_printed_is_refused():
+    """A number too long to print is a ValueError that names what it was given as."""
+
+    class Wide(int):
+        def __format__(self, specification):
+            raise ZeroDivisionError
+
+    with pytest.raises(ValueError, match=r"^width and height must be numbers, got 5 and 1$"):
+        Subject().set_viewport(Wide(5), 1)

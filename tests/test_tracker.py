@@ -464,6 +464,18 @@ def test_unknown_keys_are_reported_once_and_sent(errors):
     ]
 
 
+def test_unknown_keys_are_reported_up_to_a_number(errors):
+    """An application that puts an id into a name fills neither the log nor the memory."""
+    capture = Capture()
+    tracker = Tracker("test", capture)
+
+    for number in range(150):
+        tracker.track(Event({"e": "xx", f"user_{number}": 1}))
+
+    assert len(capture.payloads) == 150
+    assert len(errors()) == len(tracker._reported_keys) == 100
+
+
 def test_missing_keys_are_reported_once_and_sent(errors):
     """A name that the pipeline requires is an error in the log if it is missing, and the payload still goes out."""
     capture = Capture()

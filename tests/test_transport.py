@@ -22,15 +22,6 @@ from snowplow_tracker.testing import Answer, LocalCollector
 
 POST_PATH = "/com.snowplowanalytics.snowplow/tp2"
 BODY = '{"schema":"iglu:any","data":[{"eid":"1"}]}'
-ENVIRONMENT = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NETRC"]
-
-
-@pytest.fixture(autouse=True)
-def plain_environment(monkeypatch):
-    """What the machine is configured for must not reach the tests."""
-    for name in ENVIRONMENT:
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
 
 
 @pytest.fixture
@@ -428,6 +419,25 @@ def test_closed_pool_stays_usable(pool, collector):
     assert is_closed(session)
 
 
+def test_connection_that_comes_back_while_others_are_closed_is_closed(pool, collector):
+    """A thread that has its answer at that moment leaves no connection in a list that nobody looks at any more."""
+    post(pool, collector)
+    [first] = pool._idle
+    idle, last = pool._idle, requests.Session()
+    last.get(f"{collector.url}/i", timeout=10)
+
+    class ComesBackLate(requests.Session):
+        def close(self):
+            idle.insert(0, last)
+
+    idle.append(ComesBackLate())
+    pool.close()
+
+    assert pool._idle == []
+    assert is_closed(first)
+    assert is_closed(last)
+
+
 def test_forgotten_connections_are_not_used_and_not_closed(pool, collector):
     """A forked child makes its own, while its parent goes on using the old ones."""
     post(pool, collector)
@@ -524,6 +534,51 @@ def test_redirected_get_has_the_status_of_its_target(pool, collector, status):
     assert status_of(get(pool, collector)) == 204
 
 
+@pytest.mark.parametrize("own_session", [False, True])
+@pytest.mark.parametrize("location", ["/i", "/login", "/i?eid=2", "/i?e=pv"])
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_that_loses_the_payload_of_a_get_has_its_own_status(pool, collector, status, location, own_session):
+    """A target that never saw the event has not taken it, whatever it answers."""
+    collector.respond_with(Answer(status, headers={"Location": location}), 200)
+
+    with requests.Session() as session:
+        response = get(session if own_session else pool, collector)
+
+    assert status_of(response) == status
+
+
+def test_get_may_lose_its_payload_in_a_later_redirect(pool, collector):
+    """Of several redirects the one that lost the event counts."""
+    collector.respond_with(
+        Answer(301, headers={"Location": "/v2/i?eid=1"}), Answer(302, headers={"Location": "/login/i"}), 200
+    )
+
+    assert status_of(get(pool, collector)) == 302
+
+
+def test_loop_of_redirects_ends_soon(pool, collector):
+    """One attempt makes six requests at the most, because a collector that redirects to itself is a sick one."""
+    collector.respond_always(Answer(308, headers={"Location": "/i"}))
+
+    with pytest.raises(requests.TooManyRedirects):
+        get(pool, collector)
+
+    assert len(collector.requests) == 6
+
+
+@pytest.mark.parametrize("interim", [102, 103])
+def test_connection_is_not_kept_after_an_interim_answer(pool, collector, interim):
+    """The final answer that follows is for that request, and never for the next one."""
+    collector.respond_with(
+        Answer(raw=b"HTTP/1.1 %d Interim\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n" % interim)
+    )
+
+    response = post(pool, collector)
+
+    assert status_of(response) == interim
+    assert pool._idle == []
+
+
 def test_retry_after_is_read_from_the_answer(pool, collector):
     """The status carries what the collector asked for."""
     collector.respond_with(Answer(503, headers={"Retry-After": "7"}))
@@ -584,6 +639,15 @@ def test_anything_else_is_no_response(value):
 
     assert status == NO_RESPONSE
     assert status.error == f"neither a status code nor a response: {value!r}"
+
+
+def test_no_response_tells_no_more_than_can_be_read():
+    """An exception whose text is huge fills neither the log nor the memory; the reason behind a long URL stays."""
+    huge = Status.no_response(OSError("x" * 1_000_000))
+    long_url = Status.no_response(OSError(f"for url: /i?{'x' * 1_000_000} (refused)"))
+
+    assert len(huge.error) == 1_000
+    assert long_url.error == "OSError: for url: /i?... (refused)"
 
 
 def test_no_response_tells_why():

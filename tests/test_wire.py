@@ -2,6 +2,7 @@
 
 import enum
 import json
+import math
 from datetime import date
 from decimal import Decimal
 from urllib.parse import parse_qsl
@@ -34,6 +35,10 @@ TEXTS = {
 
 class Colour(str, enum.Enum):
     RED = "red"
+
+
+class Size(enum.IntEnum):
+    LARGE = 3
 
 
 class Shouting(str):
@@ -354,3 +359,45 @@ def test_estimate_takes_anything():
     payload = {"a": 55, 7: "xy", "b": object(), "c": "xy"}
 
     assert 0 < estimated_bytes(payload) < wire_bytes(payload, "post")
+
+
+class Silent:
+    def __str__(self):
+        raise ZeroDivisionError("no text")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_value_that_cannot_be_printed_is_refused(method):
+    """It is a TypeError that names the field, by GET as well: no request could ever hold it."""
+    with pytest.raises(TypeError, match=r"^se_va cannot be sent as text: no text$"):
+        wire_payload({"se_va": Silent()}, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_name_that_cannot_be_printed_is_refused(method):
+    """It is a TypeError as well."""
+    with pytest.raises(TypeError, match=r"^a name in the payload cannot be sent as text: no text$"):
+        wire_payload({Silent(): 1}, method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [({1}, "{1}"), (date(2024, 2, 29), "2024-02-29"), (b"\xc3\xa9", "é"), (Size.LARGE, "3")],
+    ids=repr,
+)
+def test_what_is_no_number_is_one_text_by_either_method(method, value, text):
+    """What `requests` would make several parameters of is one, and an enum of numbers is its number."""
+    assert wire_payload({"se_va": value}, method) == {"se_va": text}
+
+
+def test_names_are_what_a_get_can_hold():
+    """A lone surrogate in a name becomes a question mark, and a string enum is what it holds."""
+    assert wire_payload({"a\ud800": 1, Colour.RED: 2}, "get") == {"a?": 1, "red": 2}
+
+
+def test_number_that_json_does_not_have_is_passed_over():
+    """NaN would make the whole body unreadable."""
+    request = cut_post_request([{"se_va": math.nan}, {"eid": "1"}], 10_000, no_stamp)
+
+    assert json.loads(request.body)["data"] == [{"eid": "1"}]

@@ -269,6 +269,36 @@ def test_pool_can_be_started_again(owner, pool):
     assert owner.threads[1] is not owner.threads[0]
 
 
+def test_worker_that_was_busy_when_its_pool_was_stopped_ends_after_a_restart(owner, pool, held):
+    """There are new workers then, which do what waits; nobody ends in the place of another."""
+    pool.hand_over(1)
+    owner.wait_for_tasks(1)
+    [busy] = owner.threads
+
+    pool.stop()
+    pool.hand_over(1)
+    owner.wait_for_tasks(2)
+    pool.hand_over(1)
+    held.set()
+
+    owner.wait_for_tasks(3)
+    assert end_of(busy)
+    assert workers() == [owner.threads[1]]
+
+
+def test_stopped_worker_first_does_what_waits(owner, pool, held):
+    """A task that was handed over before the stop is not lost if no other worker comes."""
+    pool.hand_over(1)
+    owner.wait_for_tasks(1)
+    pool.hand_over(1)
+
+    pool.stop()
+    held.set()
+
+    owner.wait_for_tasks(2)
+    assert end_of(*owner.threads)
+
+
 def test_pool_without_threads_may_be_stopped(pool):
     """There is nobody to tell."""
     pool.stop()

@@ -58,4 +58,4 @@ class WireField(Generic[_T]):
 
 
 def _has_meaning(value: object) -> bool:
-    return value != "" and not (isinstance(value, float) and not math.isfinite(value))
+    return bool(value) if isinstance(value, str) else not isinstance(value, float) or math.isfinite(value)

@@ -3,6 +3,7 @@
 from datetime import datetime, timedelta, timezone
 from typing import Any, List, Mapping, Optional, Sequence, Union
 
+from .._shown import shown
 from ..constants import CONTEXT_SCHEMA
 from ..payload import Payload
 from ..self_describing_json import SelfDescribingJson
@@ -33,7 +34,7 @@ class Event:
         event_subject: Who or what the event is about, on top of the tracker's subject.
         true_timestamp: When it really happened, if that is known better than by the clock of this machine at the time
             of tracking: milliseconds since 1970 as an int or a float, or a datetime. A datetime without a time zone is
-            in local time. A value of another type is left out.
+            in local time. A value of another type, NaN, or a time that cannot be converted is left out.
     """
 
     event_subject: Optional[Subject] = None
@@ -81,12 +82,10 @@ class Event:
             TypeError: If the context, the subject or the data is not what it must be, or cannot be encoded; the message
                 names the part.
         """
-        fields = self.payload.nv_pairs
-        if None in fields.values():
-            fields = {name: value for name, value in fields.items() if value is not None}
-        payload = Payload(fields)
-        if self._context:
-            entities = _described_entities(self._context)
+        fields = dict(self.payload.nv_pairs)
+        payload = Payload({name: value for name, value in fields.items() if value is not None})
+        entities = _described_entities(self._context)
+        if entities:
             payload.add_enveloped(CONTEXT_SCHEMA, entities, "context", encode_base64, "cx", "co", json_encoder)
         if self.true_timestamp is not None:
             payload.add("ttm", _milliseconds(self.true_timestamp))
@@ -108,17 +107,21 @@ def _as_list(context: Any) -> Any:
 
 def _described_entities(context: Any) -> List[Mapping[str, Any]]:
     if not isinstance(context, list):
-        raise TypeError(f"context must be a list of SelfDescribingJson, got {context!r}")
+        raise TypeError(f"context must be a list of SelfDescribingJson, got {shown(context)}")
     for index, entity in enumerate(context):
         if not isinstance(entity, SelfDescribingJson):
-            raise TypeError(f"context[{index}] must be a SelfDescribingJson, got {entity!r}")
+            raise TypeError(f"context[{index}] must be a SelfDescribingJson, got {shown(entity)}")
     return [entity.to_json() for entity in context]
 
 
 def _milliseconds(timestamp: Any) -> Optional[int]:
     if isinstance(timestamp, datetime):
-        # Whole numbers, because a float of seconds times 1000 may end up in the millisecond before.
-        return (timestamp.astimezone(timezone.utc) - _EPOCH) // _MILLISECOND
+        try:
+            aware = timestamp.astimezone() if timestamp.utcoffset() is None else timestamp
+            # Whole numbers, because a float of seconds times 1000 may end up in the millisecond before.
+            return (aware - _EPOCH) // _MILLISECOND
+        except Exception:  # the ends of the calendar, and whatever a time zone of the application's own raises
+            return None
     if not isinstance(timestamp, (int, float)):
         return None
     try:
@@ -130,6 +133,6 @@ def _milliseconds(timestamp: Any) -> Optional[int]:
 def _combined(event_subject: Any, subject: Optional[Subject]) -> PayloadDict:
     combine = getattr(event_subject, "combine_subject", None)
     if combine is None:
-        raise TypeError(f"event_subject must be a Subject, got {event_subject!r}")
+        raise TypeError(f"event_subject must be a Subject, got {shown(event_subject)}")
     combined: PayloadDict = combine(subject)
     return combined

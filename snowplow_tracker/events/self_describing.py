@@ -3,6 +3,7 @@
 from datetime import datetime
 from typing import Optional, Sequence, Union
 
+from .._shown import shown
 from ..constants import UNSTRUCT_EVENT_SCHEMA
 from ..payload import Payload
 from ..self_describing_json import SelfDescribingJson
@@ -47,7 +48,7 @@ class SelfDescribing(Event):
     ) -> Payload:
         """See `Event.build_payload`."""
         if not isinstance(self.event_json, SelfDescribingJson):
-            raise TypeError(f"event_json must be a SelfDescribingJson, got {self.event_json!r}")
+            raise TypeError(f"event_json must be a SelfDescribingJson, got {shown(self.event_json)}")
         payload = super().build_payload(encode_base64, json_encoder, subject)
         event_json = self.event_json.to_json()
         payload.add_enveloped(

@@ -1,0 +1,24 @@
+"""Values in messages: whatever they are, the message is made."""
+
+from snowplow_tracker._shown import shown
+
+
+class Silent:
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+def test_value_is_shown_as_it_is_written():
+    """What `repr` gives stands in the message, or what `str` gives."""
+    assert shown("a\n") == "'a\\n'"
+    assert shown("a", str) == "a"
+
+
+def test_value_that_cannot_be_printed_is_shown_by_its_type():
+    """An error in the value's own class does not take the place of the message."""
+    assert shown(Silent()) == "<Silent that cannot be printed>"
+
+
+def test_long_value_is_cut():
+    """A message stays readable."""
+    assert shown("x" * 1_000_000, str) == "x" * 1_000 + "... (1000000 characters)"
