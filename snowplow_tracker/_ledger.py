@@ -8,7 +8,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional
 from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
 from .typing import EventStore, PayloadDict, PayloadDictList
 
-__all__ = ["Claim", "Figures", "Ledger", "Refusal", "knows_limit"]
+__all__ = ["Claim", "Figures", "HandOutError", "Ledger", "Refusal", "knows_limit"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,16 @@ class Claim(NamedTuple):
         hand_out: Number of the hand-out, which grows. Claims are compared by identity: the same payload handed out
             again makes another claim.
         payload: The very object that the store gave.
+        thread: The identity of the thread that it was handed out to.
     """
 
     hand_out: int
     payload: PayloadDict
+    thread: int
+
+
+class HandOutError(Exception):
+    """The event store failed to hand out payloads, for the reason that is this error's cause."""
 
 
 class Refusal(NamedTuple):
@@ -68,7 +74,6 @@ class Ledger:
         self.figures = Figures()
         self.bytes_queued = 0
         self.wire_bytes = 0
-        self.failed_hand_outs = 0
         self._hand_outs = 0
         # By the payload's identity; the claim keeps the payload alive, so that the identity stays its own.
         self._in_flight: Dict[int, Claim] = {}
@@ -83,13 +88,17 @@ class Ledger:
         with self.lock:
             self.closed = True
 
-    def waiting(self) -> int:
-        """Count the payloads in the store; 0 if it cannot tell, which the next `add` reports."""
+    def waiting(self, if_unknown: int = 0) -> int:
+        """Count the payloads in the store.
+
+        Args:
+            if_unknown: The answer if the store cannot tell, which the next `add` reports.
+        """
         with self.lock:
             try:
                 return self.store.size()
             except Exception:
-                return 0
+                return if_unknown
 
     def has_unsettled(self) -> bool:
         """Tell, without a lock, whether accepted payloads wait or are in flight."""
@@ -115,9 +124,14 @@ class Ledger:
         return self._hand_outs
 
     def is_settled(self, last_hand_out: int) -> bool:
-        """Tell whether nothing is in flight of what was handed out up to a number."""
+        """Tell whether others have nothing in flight of what was handed out up to a number.
+
+        What the calling thread itself has taken does not count: a signal handler may have come between that and its
+        sending, and cannot wait for what it interrupts.
+        """
+        mine = threading.get_ident()
         with self.lock:
-            return all(claim.hand_out > last_hand_out for claim in self._in_flight.values())
+            return all(claim.hand_out > last_hand_out or claim.thread == mine for claim in self._in_flight.values())
 
     def count_request(self, status: int, error: Optional[str]) -> None:
         """Note how a request ended."""
@@ -154,6 +168,9 @@ class Ledger:
         Args:
             limit: How many at the most, for a store that `knows_limit`.
             unless_in_flight: Take nothing while others are in flight.
+
+        Raises:
+            HandOutError: If the store fails.
         """
         with self.lock:
             if unless_in_flight and self._in_flight:
@@ -161,14 +178,10 @@ class Ledger:
             try:
                 # Some stores in the wild give None if nothing waits.
                 batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
-            except Exception as failure:
-                error = failure
-                self.failed_hand_outs += 1
-            else:
-                self._count_bytes(batch, -1)
-                return self._claim(batch)
-        logger.error("The event store failed to hand out payloads", exc_info=error)
-        return []
+            except Exception as error:
+                raise HandOutError from error
+            self._count_bytes(batch, -1)
+            return self._claim(batch)
 
     def admit(self, batch: PayloadDictList) -> List[Claim]:
         """Return the claims of a batch that is about to be sent.
@@ -262,7 +275,8 @@ class Ledger:
         if not batch:
             return []
         self._hand_outs += 1
-        claims = [Claim(self._hand_outs, payload) for payload in batch]
+        mine = threading.get_ident()
+        claims = [Claim(self._hand_outs, payload, mine) for payload in batch]
         self._in_flight.update((id(claim.payload), claim) for claim in claims)
         return claims
 

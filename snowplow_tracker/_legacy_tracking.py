@@ -517,9 +517,11 @@ def _lower(text: Any) -> Any:
 
 
 def _check_form_elements(elements: Any) -> None:
-    if not isinstance(elements, (list, tuple, type(None))):
+    if not elements:
+        return
+    if not isinstance(elements, (list, tuple)):
         raise TypeError(f"elements must be a list of dicts, got {shown(elements)}")
-    for index, element in enumerate(elements or []):
+    for index, element in enumerate(elements):
         form_element(element, name=f"elements[{index}]")
 
 

@@ -38,8 +38,10 @@ _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=
 
 
 # What these, and subclasses such as enums, print of themselves is not their value.
+_PLAIN = {str, int, float}
 _TEXT_OF: Dict[type, Callable[[Any], str]] = {
     str: str.__str__,
+    bool: bool.__repr__,
     int: int.__repr__,
     float: float.__repr__,
     bytes: plain,
@@ -87,7 +89,10 @@ def query_string(payload: PayloadDict) -> str:
 
 
 def requested_query(payload: PayloadDict) -> str:
-    """Have `requests` encode a payload for a GET request, which raises whatever its sending would raise."""
+    """Encode a payload for a GET request; raises whatever its sending would raise."""
+    if all(type(name) is str and type(value) in _PLAIN for name, value in payload.items()):
+        return urlencode(payload)
+    # Only what the application passes to `send_events` itself gets here, so it may be anything.
     url = requests.Request("GET", "http://localhost/", params=payload).prepare().url or ""
     return url.partition("?")[2]
 

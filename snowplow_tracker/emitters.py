@@ -15,7 +15,7 @@ from typing_extensions import Self
 from ._delivery import Outcome, deliver
 from ._endpoint import METHODS, PROTOCOLS, collector_uri
 from ._flush_timer import FlushTimer
-from ._ledger import Claim, Ledger, Refusal, knows_limit
+from ._ledger import Claim, HandOutError, Ledger, Refusal, knows_limit
 from ._lifecycle import lifecycle
 from ._reporting import Occurrences
 from ._retry import MIN_RETRY_DELAY_SECONDS, NO_RESPONSE, is_good_status_code, next_delay, should_retry
@@ -353,10 +353,14 @@ class Emitter(EmitterProtocol):
             return
         batch = list(evts)
         claims = self._ledger.admit(batch)
-        with self._sending():
-            outcome = self._attempt(batch)
-            self._settle(outcome, claims)
-            self._report(outcome)
+        try:
+            with self._sending():
+                outcome = self._attempt(batch)
+                self._settle(outcome, claims)
+                self._report(outcome)
+        except BaseException:
+            self._put_back(self._ledger.unsettled(claims))
+            raise
         if self._mine.wants_flush and not self._is_inside_flush():
             # The application called this method itself; a callback completed the next batch.
             self.flush()
@@ -566,27 +570,32 @@ class Emitter(EmitterProtocol):
         Args:
             hold_back: Whether a backoff counts.
         """
-        mine = self._mine
+        mine, figures = self._mine, self._ledger.figures
         mine.has_failed = False
-        left = self._ledger.waiting()
+        retries = figures.retries
+        left = self._ledger.waiting(if_unknown=1)
         while left > 0 and not mine.has_failed and not self._is_time_up():
             if hold_back and self._is_backing_off():
                 return
             claims = self._take(unless_in_flight=hold_back and self.retry_delay > 0)
             if not claims:
                 return
-            left -= len(claims)
+            # What another thread has put back meanwhile comes before what waited, and is counted in addition. There may
+            # be more than were counted, because events came meanwhile.
+            retries, retries_before = figures.retries, retries
+            left = max(0, left + retries - retries_before - len(claims))
             self._send(claims)
 
     def _take(self, unless_in_flight: bool) -> List[Claim]:
         """Take what waits, or this thread's share of it. A store that fails is asked again after a backoff."""
-        failures = self._ledger.failed_hand_outs
-        claims = self._take_share(unless_in_flight)
-        if self._ledger.failed_hand_outs > failures:
-            with self._ledger.lock:
-                self._mine.retry_after_seconds = 0.0
-                self._back_off()
-        return claims
+        try:
+            return self._take_share(unless_in_flight)
+        except HandOutError as failure:
+            logger.error("The event store failed to hand out payloads", exc_info=failure.__cause__)
+        with self._ledger.lock:
+            self._mine.retry_after_seconds = 0.0
+            self._back_off()
+        return []
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         return self._ledger.take(unless_in_flight=unless_in_flight)

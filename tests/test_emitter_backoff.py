@@ -219,6 +219,54 @@ def test_refusal_after_a_backoff_leaves_nobody_waiting_for_ever():
     assert emitter.retry_timer.delay == emitter.retry_delay > 0
 
 
+@both
+def test_store_that_cannot_even_count_is_asked_again(emitter_class):
+    """A flush that does not know whether anything waits tries, so that a backoff begins and its timer tries again."""
+
+    class Down(InMemoryEventStore):
+        is_down = False
+
+        def get_events_batch(self, limit=None):
+            self.check()
+            return super().get_events_batch()
+
+        def size(self):
+            self.check()
+            return super().size()
+
+        def check(self):
+            if self.is_down:
+                raise OSError("the server is gone")
+
+    emitter = failing(emitter_class, event_store=Down(), batch_size=10)
+    emitter.input({"eid": "0"})
+    emitter.event_store.is_down = True
+
+    emitter.sync_flush()
+    eventually(emitter.retry_timer.is_active)
+    emitter.event_store.is_down = False
+    emitter.status = 200
+    emitter.retry_timer.fire()
+
+    eventually(lambda: emitter.stats().delivered == 1)
+
+
+@both
+def test_interrupt_while_a_batch_is_settled_loses_nothing(emitter_class):
+    """What the application sends itself goes back, whatever interrupts it, so that nobody waits for it in vain."""
+    emitter = failing(emitter_class)
+
+    def interrupt(failed):
+        raise KeyboardInterrupt
+
+    emitter._retry_failed_events = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        emitter.send_events([{"eid": "0"}])
+
+    stats = emitter.stats()
+    assert (stats.accepted, stats.buffered, stats.in_flight) == (1, 1, 0)
+
+
 def test_interrupt_leaves_nobody_waiting_for_ever():
     """A retry that was due during an interrupted request left its payloads to that request, so they get another one."""
     emitter = failing(batch_size=1)

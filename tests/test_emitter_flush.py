@@ -225,6 +225,38 @@ def test_store_that_fails_to_give_is_logged(caplog):
     assert "disk is gone" in caplog.text
 
 
+@pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
+def test_log_handler_may_track_when_the_store_fails(emitter_class):
+    """No log line is written under the lock, so a handler may do what takes it, in another thread too."""
+    free = []
+
+    class Broken(InMemoryEventStore):
+        def get_events_batch(self):
+            raise OSError("disk is gone")
+
+    def try_lock():
+        free.append(emitter.lock.acquire(timeout=5))
+        if free[-1]:
+            emitter.lock.release()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            thread = threading.Thread(target=try_lock, daemon=True)
+            thread.start()
+            thread.join()
+
+    emitter = emitter_class("collector.example.com", batch_size=100, event_store=Broken())
+    fill(emitter, 2)
+    handler = Handler(logging.ERROR)
+    logging.getLogger("snowplow_tracker").addHandler(handler)
+    try:
+        emitter.sync_flush()
+    finally:
+        logging.getLogger("snowplow_tracker").removeHandler(handler)
+
+    assert free == [True]
+
+
 def test_async_flush_of_a_plain_emitter_sends_in_another_thread(collector):
     """It does not block, although the collector does not answer."""
     answered = threading.Event()

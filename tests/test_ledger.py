@@ -2,10 +2,11 @@
 
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from snowplow_tracker._ledger import Claim, Ledger, Refusal, knows_limit
+from snowplow_tracker._ledger import Claim, HandOutError, Ledger, Refusal, knows_limit
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
 
 BROKEN = OSError("the disk is full")
@@ -59,6 +60,11 @@ def filled(*eids):
     for eid in eids:
         assert ledger.add({"eid": eid}, None) is None
     return ledger
+
+
+def in_another_thread(function, *arguments):
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def payloads_of(claims):
@@ -238,18 +244,16 @@ def test_take_may_be_held_back_while_others_are_in_flight():
     assert eids(payloads_of(second)) == ["2"]
 
 
-def test_store_that_fails_to_hand_out_is_logged(ledger, store, caplog):
-    """There is nothing to send then, and nothing is lost."""
+def test_store_that_fails_to_hand_out_is_an_error(ledger, store):
+    """There is nothing to send then, and nothing is lost; who asked says so, without the lock."""
     ledger.add({}, None)
     store.failing = {"get_events_batch"}
 
-    assert ledger.take() == []
+    with pytest.raises(HandOutError) as raised:
+        ledger.take()
 
+    assert raised.value.__cause__ is BROKEN
     assert states(ledger) == {"accepted": 1, "buffered": 1}
-    [record] = caplog.records
-    assert record.levelno == logging.ERROR
-    assert record.getMessage() == "The event store failed to hand out payloads"
-    assert record.exc_info[1] is BROKEN
 
 
 @pytest.mark.parametrize("measure", [None, len], ids=["unmeasured", "measured"])
@@ -263,7 +267,9 @@ def test_store_that_hands_out_none_has_nothing(ledger, store, measure):
 
 def test_log_line_is_written_without_the_lock(ledger, store):
     """A log handler may be slow, so it must not keep others from tracking."""
-    store.failing = {"get_events_batch"}
+    store.failing = {"cleanup"}
+    ledger.add({}, None)
+    [claim] = ledger.take()
     free = []
 
     class Handler(logging.Handler):
@@ -276,7 +282,7 @@ def test_log_line_is_written_without_the_lock(ledger, store):
     logger = logging.getLogger("snowplow_tracker._ledger")
     logger.addHandler(handler)
     try:
-        ledger.take()
+        ledger.settle([claim.payload], [])
     finally:
         logger.removeHandler(handler)
 
@@ -412,9 +418,9 @@ def test_empty_hand_out_has_no_number(ledger):
 def test_hand_outs_up_to_a_number_are_settled_when_none_of_their_payloads_is_in_flight():
     """A flush waits for what was handed out before it, not for what came later."""
     ledger = filled("1", "2", "3")
-    first = ledger.take(2)
+    first = in_another_thread(ledger.take, 2)
     last = ledger.last_hand_out()
-    ledger.take(1)
+    in_another_thread(ledger.take, 1)
 
     settled = [ledger.is_settled(last)]
     ledger.settle([first[0].payload], [])
@@ -637,12 +643,22 @@ def test_other_store_does_not_know_a_limit(store):
     assert not knows_limit(Special())
 
 
+def test_thread_does_not_wait_for_itself():
+    """What the calling thread has taken counts as settled for it, and for no other thread."""
+    ledger = filled("1")
+    ledger.take()
+    last = ledger.last_hand_out()
+
+    assert ledger.is_settled(last)
+    assert not in_another_thread(ledger.is_settled, last)
+
+
 def test_claims_are_compared_by_identity_where_it_counts():
     """Two claims on one payload are equal, and yet the older one is void."""
     payload = {"eid": "1"}
     ledger = filled()
     [mine] = ledger.admit([payload])
-    forged = Claim(mine.hand_out, payload)
+    forged = Claim(mine.hand_out, payload, mine.thread)
 
     assert forged == mine
     assert ledger.unsettled([forged]) == []

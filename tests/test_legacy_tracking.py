@@ -233,6 +233,12 @@ def test_form_without_elements_has_no_such_property():
     assert data_of("track_form_submit", "f", [], []) == {"formId": "f", "formClasses": []}
 
 
+@pytest.mark.parametrize("elements", ["", 0, {}, ()])
+def test_empty_form_elements_of_any_kind_are_none(elements):
+    """Nothing is nothing, whatever it is written as."""
+    assert data_of("track_form_submit", "f", elements=elements) == {"formId": "f"}
+
+
 def test_form_elements_go_out():
     """The elements of a form go out as they are."""
     element = {"name": "n", "value": "v", "nodeName": "INPUT", "type": "text"}
