@@ -17,6 +17,7 @@ METHODS = {"get", "post"}
 
 _PATHS = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_SCHEME_WITH_A_SLASH_TOO_FEW = re.compile(r"https?:/", re.IGNORECASE)
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f<>\"\\^`{|}]")
 
 
@@ -55,6 +56,8 @@ def _split_scheme(endpoint: str, default: str) -> Tuple[str, str]:
     address = endpoint.strip()
     match = _SCHEME.match(address)
     if match is None:
+        if _SCHEME_WITH_A_SLASH_TOO_FEW.match(address):
+            raise ValueError(f"endpoint must have two slashes behind its scheme, got {shown(endpoint)}")
         return default, address
     scheme = match.group(1).lower()
     if scheme not in PROTOCOLS:

@@ -167,6 +167,8 @@ def _with_methods(name: str, value: Any, *methods: str) -> Any:
     missing = [method for method in methods if not callable(getattr(value, method, None))]
     if missing:
         raise TypeError(f"{name} must have the method {missing[0]}, got {shown(value)}")
+    if isinstance(value, type):
+        raise TypeError(f"{name} must be an object, got the class {shown(value)}")
     return value
 
 

@@ -129,9 +129,11 @@ def within(timeout: RequestTimeout, remaining_seconds: float) -> Tuple[float, fl
 
 def forget_connections(session: Any) -> None:
     """Give an application's session new connections: for a forked child, whose parent goes on using the old ones."""
-    if not isinstance(session, requests.Session):
+    # A mock that is made after the class has none of what its constructor sets up.
+    adapters = getattr(session, "adapters", None)
+    if not isinstance(adapters, dict):
         return
-    for adapter in session.adapters.values():
+    for adapter in adapters.values():
         if isinstance(adapter, requests.adapters.HTTPAdapter):
             # What unpickling does: it makes new connection pools, without a look at the old ones and their locks.
             adapter.__setstate__(adapter.__getstate__())  # type: ignore[attr-defined]  # the stubs lack it

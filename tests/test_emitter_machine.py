@@ -524,7 +524,7 @@ class EmitterMachine(RuleBasedStateMachine):
         self.trouble.clear()
         for name in self.behaviour:
             self.reassign_callback(name, "quiet")
-        self.close(60)
+        self.close(None)
         self.expect(self.waiting == [], "payloads were left")
         self.expect(LOSSES.counts["Dropped"] == self.dropped, f"the log tells of {LOSSES.counts['Dropped']} drops")
         self.books_are_right()

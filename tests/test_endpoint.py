@@ -155,6 +155,13 @@ def test_query_string_and_fragment_are_refused(endpoint):
     assert repr(endpoint) in str(caught.value)
 
 
+@pytest.mark.parametrize("endpoint", ["http:/h.example", "HTTPS:/h.example/path", "https:/"])
+def test_slash_too_few_is_told_of(endpoint):
+    """What looks like a scheme with one slash is no host called `http`."""
+    with pytest.raises(ValueError, match="must have two slashes behind its scheme, got '"):
+        collector_uri(endpoint, "https", None, "post")
+
+
 @pytest.mark.parametrize("endpoint", ["", "   ", "\n", "http://", " https:// "], ids=repr)
 def test_empty_endpoint_is_refused(endpoint):
     """An endpoint with nothing in it is a ValueError that shows it."""

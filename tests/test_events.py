@@ -237,6 +237,12 @@ def test_subject_of_the_event_can_be_cleared():
     assert pairs(event) == {"e": "pv", "url": "u"}
 
 
+def test_class_is_no_event_subject():
+    """Forgotten parentheses get the same message."""
+    with pytest.raises(TypeError, match=r"^event_subject must be a Subject, got <class"):
+        PageView("u", event_subject=Subject).build_payload(False, None, None)
+
+
 def test_event_subject_that_is_no_subject_is_named():
     """A subject of another type raises TypeError when the payload is built."""
     event = PageView("u", event_subject={"uid": "x"})

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import threading
 import traceback
+from unittest import mock
 
 import pytest
 import requests
@@ -300,7 +301,9 @@ def test_session_of_another_kind_is_left_alone(collector, caplog):
 
     with requests.Session() as session:
         session.mount("http://", Adapter())
-        emitters = [Emitter(collector.url, session=Session()), Emitter(collector.url, session=session)]
+        mocked = mock.Mock(spec=requests.Session)
+        mocked.post.return_value.status_code = 200
+        emitters = [Emitter(collector.url, session=of_any_kind) for of_any_kind in (Session(), session, mocked)]
 
         def track():
             for emitter in emitters:

@@ -21,6 +21,15 @@ class Owner:
     limit = settings.Setting(settings.optional(settings.positive_int))
 
 
+@pytest.mark.parametrize("name", ["event_store", "session"])
+def test_class_is_no_object(name):
+    """Forgotten parentheses are told of at once, not at each event."""
+    kind = InMemoryEventStore if name == "event_store" else requests.Session
+
+    with pytest.raises(TypeError, match=f"^{name} must be an object, got the class <class"):
+        getattr(settings, name)(name, kind)
+
+
 def test_setting_reads_its_default_until_it_is_set():
     """An attribute that nobody set reads its default, also where a constructor never ran."""
     owner = Owner.__new__(Owner)

@@ -132,7 +132,7 @@ def _milliseconds(timestamp: Any) -> Optional[int]:
 
 def _combined(event_subject: Any, subject: Optional[Subject]) -> PayloadDict:
     combine = getattr(event_subject, "combine_subject", None)
-    if combine is None:
+    if combine is None or isinstance(event_subject, type):
         raise TypeError(f"event_subject must be a Subject, got {shown(event_subject)}")
     combined: PayloadDict = combine(subject)
     return combined
