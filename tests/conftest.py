@@ -66,6 +66,8 @@ def _no_afterlife(request, monkeypatch):
     yield
     for emitter in lifecycle._living():
         end(emitter)
+        # Nor does a stand-in in it have to begin anew in a child that another test forks.
+        lifecycle._members.pop(id(emitter), None)
 
 
 def end(emitter):
