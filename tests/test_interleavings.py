@@ -291,13 +291,13 @@ SCENARIOS = [flushes, closes, timers, callbacks, deaths, seams, one_thread]
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_ledger_is_right_in_any_order_of_steps(scenario):
     """In each order every payload is in one state, and in the end it is out, once; who waits is served."""
-    explore(scenario, range(40))
+    explore(scenario, range(20))
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_ledger_is_right_in_any_order_of_lines(scenario):
     """The same if threads switch not only where they use a lock, but at any line."""
-    explore(scenario, range(1_000, 1_012), by_line=True)
+    explore(scenario, range(1_000, 1_006), by_line=True)
 
 
 @pytest.mark.long
