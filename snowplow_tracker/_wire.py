@@ -36,9 +36,9 @@ _STM_IN_QUERY = len("&stm=1234567890123")
 # ASCII only: no proxy and no `http_post` override can misread it. NaN is no JSON, and would spoil the whole request.
 _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
+_PLAIN = {str, int, float}
 
 # What these, and subclasses such as enums, print of themselves is not their value.
-_PLAIN = {str, int, float}
 _TEXT_OF: Dict[type, Callable[[Any], str]] = {
     str: str.__str__,
     bool: bool.__repr__,

@@ -388,16 +388,23 @@ def test_interruption_puts_the_batch_back(method, interruption):
     assert is_balanced(emitter)
 
 
-def test_interruption_of_a_direct_send_keeps_the_payloads():
-    """Ctrl-C in `send_events` leaves the application's own payloads in the store, but for what has an answer."""
+def interrupted_at_the_second(status):
+    """An emitter whose second payload meets Ctrl-C on its way; the others are answered with `status`."""
     emitter = Emitter("collector.example.com", method="get")
 
-    def interrupted_at_the_second(payload):
+    def http_get(payload):
         if payload["eid"] == "1":
             raise KeyboardInterrupt
-        return 200
+        return status
 
-    emitter.http_get = interrupted_at_the_second
+    emitter.http_get = http_get
+    return emitter
+
+
+def test_interruption_of_a_direct_send_keeps_the_payloads():
+    """Ctrl-C in `send_events` leaves the application's own payloads in the store, but for what has an answer."""
+    emitter = interrupted_at_the_second(200)
+
     with pytest.raises(KeyboardInterrupt):
         emitter.send_events(numbered(3))
 
@@ -407,14 +414,8 @@ def test_interruption_of_a_direct_send_keeps_the_payloads():
 
 def test_loss_before_an_interruption_is_logged(caplog):
     """What the collector refused stays refused, and is not lost in silence."""
-    emitter = Emitter("collector.example.com", method="get")
+    emitter = interrupted_at_the_second(400)
 
-    def interrupted_at_the_second(payload):
-        if payload["eid"] == "1":
-            raise KeyboardInterrupt
-        return 400
-
-    emitter.http_get = interrupted_at_the_second
     with pytest.raises(KeyboardInterrupt):
         emitter.send_events(numbered(2))
 

@@ -11,7 +11,7 @@ from support import PATIENCE_SECONDS, eventually, is_balanced, own_threads
 from snowplow_tracker import AsyncEmitter, Emitter
 
 THREADS = 4
-EVENTS = 250
+EVENTS = 150
 
 
 @pytest.fixture

@@ -260,14 +260,16 @@ def test_emitters_that_a_finished_event_loop_leaves_behind_deliver(collector, ar
     """What waits in emitters that only a coroutine of `asyncio.run` knew, and what an executor tracks, arrives."""
     script = """
         import asyncio
+        from concurrent.futures import ThreadPoolExecutor
 
         async def main():
             emitters = both()
             loop = asyncio.get_running_loop()
+            executor = ThreadPoolExecutor()
             for emitter in emitters:
                 fill(emitter, 1)
-                await loop.run_in_executor(None, fill, emitter, 1, "executor-")
-                loop.run_in_executor(None, fill, emitter, 1, "not-waited-for-")
+                await loop.run_in_executor(executor, fill, emitter, 1, "executor-")
+                executor.submit(fill, emitter, 1, "not-waited-for-")
 
         asyncio.run(main())
     """

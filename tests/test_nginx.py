@@ -125,14 +125,18 @@ def test_post_that_nginx_redirects_to_https_is_kept(nginx, collector, trusted, c
         session.close()
 
 
-@both
-@pytest.mark.parametrize("status", [307, 308])
-def test_post_follows_a_redirect_to_https_that_keeps_it(nginx, collector, trusted, caplog, emitter_class, status):
-    """A 307 or 308 asks for the same request elsewhere, payloads included."""
+def redirect_to_tls(nginx, collector, status):
     nginx.start(
         f"server {{ listen {nginx.address}; return {status} {nginx.tls_url}$request_uri; }}"
         f"server {{ listen {nginx.tls_address} ssl; location / {{ proxy_pass {collector.url}; }} }}"
     )
+
+
+@both
+@pytest.mark.parametrize("status", [307, 308])
+def test_post_follows_a_redirect_to_https_that_keeps_it(nginx, collector, trusted, caplog, emitter_class, status):
+    """A 307 or 308 asks for the same request elsewhere, payloads included."""
+    redirect_to_tls(nginx, collector, status)
     emitter = emitter_class(nginx.url, batch_size=100)
 
     sent(emitter, numbered(3))
@@ -147,10 +151,7 @@ def test_post_follows_a_redirect_to_https_that_keeps_it(nginx, collector, truste
 @pytest.mark.parametrize("status", [301, 308])
 def test_get_follows_a_redirect_to_https(nginx, collector, trusted, caplog, emitter_class, status):
     """The payload is in the URL, and stays there."""
-    nginx.start(
-        f"server {{ listen {nginx.address}; return {status} {nginx.tls_url}$request_uri; }}"
-        f"server {{ listen {nginx.tls_address} ssl; location / {{ proxy_pass {collector.url}; }} }}"
-    )
+    redirect_to_tls(nginx, collector, status)
     emitter = emitter_class(nginx.url, method="get", batch_size=3)
 
     sent(emitter, numbered(3))
