@@ -19,11 +19,14 @@ LIMIT_SECONDS = 15
 sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of Unix")
 
 PREAMBLE = """
-import atexit, logging, sys, threading
+import atexit, logging, signal, sys, threading
 from snowplow_tracker import AsyncEmitter, Emitter, _lifecycle
 
 logging.basicConfig(format="%(levelname)s %(message)s", level=logging.ERROR)
 url = sys.argv[1]
+
+# A shell that runs the tests in the background has all of them ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def both(url=url, **options):
     return [Emitter(url, **options), AsyncEmitter(url, **options)]
@@ -381,8 +384,6 @@ def test_second_signal_that_asks_to_exit_loses_nothing(collector, arrived, first
     release = threading.Event()
     collector.respond_with(Answer(503, hold=release))
     script = f"""
-        import signal
-
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
         emitters = sorted(both(max_retry_delay_seconds=0.1), key=lambda emitter: type(emitter) is not {first})
         for emitter in emitters:
