@@ -21,7 +21,7 @@ from snowplow_tracker import AsyncEmitter, Emitter, EmitterStats, StructuredEven
 from snowplow_tracker._transport import Status
 from snowplow_tracker.testing import LocalCollector
 
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")
+pytestmark = [pytest.mark.thorough, pytest.mark.filterwarnings("ignore:unclosed <s:ResourceWarning")]
 
 METHODS = ("post", "get")
 KINDS = [(Emitter, {}), (AsyncEmitter, {}), (AsyncEmitter, {"thread_count": 4})]

@@ -33,6 +33,8 @@ from hypothesis.stateful import (
 
 from snowplow_tracker import Emitter, InMemoryEventStore, _retry, emitters
 
+pytestmark = pytest.mark.thorough
+
 ENVELOPE = '{"schema":"iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4","data":[%s]}'
 REFUSED_FOR_GOOD = {400, 401, 403, 410, 422}
 LEAST_DELAY = 0.05

@@ -15,6 +15,8 @@ from hypothesis.stateful import (
 
 from snowplow_tracker import InMemoryEventStore
 
+pytestmark = pytest.mark.thorough
+
 
 class StoreMachine(RuleBasedStateMachine):
     """A store of a few equal and unequal payloads, some of which are handed out.

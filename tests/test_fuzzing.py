@@ -39,6 +39,8 @@ from snowplow_tracker._json import EncodingError
 from snowplow_tracker._settings import Setting
 from snowplow_tracker.constants import KNOWN_PAYLOAD_KEYS
 
+pytestmark = pytest.mark.thorough
+
 PAYLOAD_DATA = "iglu:com.snowplowanalytics.snowplow/payload_data/jsonschema/1-0-4"
 EVENTS = [Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent]
 LEGACY_METHODS = [name for name in dir(Tracker) if name.startswith("track_")]

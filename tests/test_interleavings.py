@@ -11,6 +11,8 @@ from support import eids
 
 from snowplow_tracker import AsyncEmitter, Emitter, InMemoryEventStore, _ledger
 
+pytestmark = pytest.mark.thorough
+
 
 class Scene:
     """An emitter in an interleaving, the payloads that it was given, and what it has done with them.

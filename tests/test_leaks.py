@@ -22,6 +22,8 @@ import snowplow_tracker
 from snowplow_tracker import AsyncEmitter, Emitter, EmitterConfiguration, PageView, Snowplow, Tracker
 from snowplow_tracker.testing import Answer, LocalCollector
 
+pytestmark = pytest.mark.thorough
+
 CLASSES = [Emitter, AsyncEmitter]
 FILES = Path("/proc/self/fd")
 LIBRARY = Path(snowplow_tracker.__file__).parent
