@@ -1,6 +1,5 @@
 """Fixtures that tests of more than one module need."""
 
-import gc
 import json
 import os
 from pathlib import Path
@@ -21,12 +20,6 @@ ENVIRONMENT = ["http_proxy", "https_proxy", "all_proxy", "no_proxy", "REQUESTS_C
 
 # Tests of what happens to emitters that nobody holds.
 OF_THE_LIFECYCLE = {"test_exit", "test_fork", "test_garbage", "test_leaks", "test_lifecycle"}
-
-
-def pytest_collection_finish():
-    """Let the many tests that collect garbage look through what they made, not through the tools they run in."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(scope="session")
