@@ -38,7 +38,7 @@ LAYERS: Dict[str, List[str]] = {
         "snowplow",
     ],
     "6 what users test and try with": [
-        "testing._http_server",
+        "testing._collected testing._http_server",
         "testing.collector",
         "testing",
         "_demo",

@@ -10,15 +10,16 @@ import ssl
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Type, TypeVar, Union
 
 from ..typing import PayloadDictList
+from ._collected import CollectedRequest
 from ._http_server import HOST, Answer, HttpServer, IncomingRequest, bind
 
-__all__ = ["CollectedRequest", "LocalCollector"]
+__all__ = ["LocalCollector"]
 
 _CERTIFICATES = Path(__file__).resolve().parent / "certificates"
 _PIXEL = (
@@ -27,33 +28,6 @@ _PIXEL = (
 )
 _LISTED_ON_FAILURE = 20
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class CollectedRequest:
-    """A request that arrived.
-
-    Attributes:
-        method: `GET`, `POST`, and so on.
-        path: The path as sent (still percent-encoded), without the query.
-        query: The decoded query; the last value of a repeated name.
-        headers: Header values by lower-cased name.
-        body: The body as sent; empty if the connection was reset before it was read.
-        payloads: The payloads in it: the `data` of a POST, the query of a GET; none if they cannot be decoded.
-        status: The HTTP status it is answered with, 0 if it gets a reset connection or raw bytes.
-        connection: Serial number of the TCP connection that it came by, counted from 1.
-        received_at: When it was received, by `time.monotonic()` in seconds.
-    """
-
-    method: str
-    path: str
-    query: Dict[str, str]
-    headers: Dict[str, str]
-    body: bytes
-    payloads: PayloadDictList
-    status: int
-    connection: int
-    received_at: float
 
 
 class LocalCollector:
@@ -376,6 +350,7 @@ class LocalCollector:
                 status=status,
                 connection=request.connection,
                 received_at=time.monotonic(),
+                timestamp=time.time(),
             )
         )
         if answer.raw is None and 200 <= answer.status <= 299:
