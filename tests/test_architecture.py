@@ -38,7 +38,8 @@ LAYERS: Dict[str, List[str]] = {
         "snowplow",
     ],
     "6 what users test and try with": [
-        "testing._collected testing._http_server",
+        "testing._collected testing._enriched testing._http_server testing._iglu",
+        "testing._pipeline",
         "testing.collector",
         "testing",
         "_demo",
