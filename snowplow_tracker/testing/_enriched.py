@@ -3,13 +3,13 @@
 import math
 import re
 from datetime import datetime, timedelta
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 from .._shown import shown
 from ..constants import BASE_SCHEMA_PATH, SCHEMA_TAG
 from ..typing import SUPPORTED_PLATFORMS, PayloadDict
 
-__all__ = ["EVENT_SCHEMAS", "EVENT_TYPES", "enriched_fields", "schema_fields"]
+__all__ = ["EVENT_SCHEMAS", "EVENT_TYPES", "FIELD_NAMES", "enriched_fields", "schema_fields"]
 
 # By what `e` says.
 EVENT_TYPES = {
@@ -171,6 +171,17 @@ _SIZE_FIELDS = {
     "res": ("dvce_screenwidth", "dvce_screenheight"),
     "vp": ("br_viewwidth", "br_viewheight"),
 }
+_SCHEMA_FIELDS = ("event_vendor", "event_name", "event_format", "event_version")
+
+# All that an event's fields may be called.
+FIELD_NAMES: FrozenSet[str] = frozenset(
+    [
+        *_TEXT_FIELDS.values(),
+        *(column for column, _ in _READ_FIELDS.values()),
+        *(column for columns in _SIZE_FIELDS.values() for column in columns),
+        *_SCHEMA_FIELDS,
+    ]
+)
 
 
 def enriched_fields(payload: PayloadDict) -> Tuple[Dict[str, Any], List[str]]:
@@ -209,8 +220,7 @@ def enriched_fields(payload: PayloadDict) -> Tuple[Dict[str, Any], List[str]]:
 
 def schema_fields(schema: str) -> Dict[str, str]:
     """Take the complete `iglu:` URI of an event's schema apart, into the fields that a warehouse has for it."""
-    vendor, name, schema_format, version = schema[len("iglu:") :].split("/")
-    return {"event_vendor": vendor, "event_name": name, "event_format": schema_format, "event_version": version}
+    return dict(zip(_SCHEMA_FIELDS, schema[len("iglu:") :].split("/")))
 
 
 def _complaint(name: str, kind: _Kind, text: str) -> str:

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from datetime import date
+from fractions import Fraction
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, List, Optional, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
 
 from typing_extensions import Protocol
 
@@ -83,8 +84,8 @@ class SchemaFolder:
             data: Any value that JSON knows.
 
         Returns:
-            A sentence for each thing that is wrong with the data, or one about the schema if it is broken; None if
-            the folder has no such schema.
+            What is wrong with the data, or with the schema if it is broken: a sentence each, without its first capital;
+            None if the folder has no such schema.
         """
         validator = self._validators.get(uri)
         # Schemas are the application's, and there is no end to what may go wrong with one: a pattern that is no regular
@@ -98,9 +99,10 @@ class SchemaFolder:
                 self._validators[uri] = validator
             found = sorted(validator.iter_errors(data), key=lambda error: error.json_path)
         except Exception as error:
-            return [f"the schema {uri} cannot be used: {type(error).__name__}: {shown(error, str)}"]
+            reason = shown(getattr(error, "message", error), str)
+            return [f"nothing can be checked by {uri}: {type(error).__name__}: {reason}"]
         sentences = [_sentence(uri, error) for error in found[:_MAX_ERRORS]]
-        return sentences + ([f"and {len(found) - _MAX_ERRORS} more"] if len(found) > _MAX_ERRORS else [])
+        return sentences + ([f"{len(found) - _MAX_ERRORS} more things are wrong"] if len(found) > _MAX_ERRORS else [])
 
     def _file(self, uri: str) -> Optional[Path]:
         match = SCHEMA_URI.fullmatch(uri)
@@ -140,11 +142,18 @@ def _validator_builder() -> Callable[[Any], _Validator]:
     for name, is_valid in _FORMATS.items():
         checker.checks(name)(_for_texts(is_valid))
 
+    def multiple_of(_: Any, divisor: Any, value: Any, __: Any) -> Iterator[Any]:
+        # In binary fractions 19.99 is no multiple of 0.01, but prices are meant as they are written.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if is_number and Fraction(str(value)) % Fraction(str(divisor)):
+            yield jsonschema.ValidationError(f"{value!r} is not a multiple of {divisor!r}")
+
     def build(schema: Any) -> _Validator:
         if not isinstance(schema, dict):
             raise ValueError(f"a schema must be an object, got {shown(schema)}")
         draft = getattr(jsonschema, _draft(schema))
         draft.check_schema(schema)
+        draft = jsonschema.validators.extend(draft, {"multipleOf": multiple_of})
         # With a registry given, a reference to a schema elsewhere is an error, and not fetched from the network.
         validator: _Validator = draft(schema, format_checker=checker, registry=registry)
         return validator
