@@ -70,7 +70,7 @@ def _read_integer(text: str) -> Optional[int]:
     if not _INTEGER.fullmatch(text):
         return None
     number = int(text)
-    return number if -_MAX_INTEGER <= number <= _MAX_INTEGER else None
+    return number if -_MAX_INTEGER - 1 <= number <= _MAX_INTEGER else None
 
 
 def _read_number(text: str) -> Optional[float]:
