@@ -643,6 +643,43 @@ def test_request_without_readable_payloads_is_one_bad_event(kind):
     assert error.startswith(expected)
 
 
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([EVENT, UNSTRUCT, CONTEXTS]),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.dictionaries(st.sampled_from(["schema", "data", "x"]), inner, max_size=3),
+        st.builds(described, st.sampled_from([EVENT, UNSTRUCT, CONTEXTS, PAYLOAD_DATA_SCHEMA, 5]), inner),
+    ),
+    max_leaves=8,
+)
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "e": st.sampled_from(["pv", "ue", "?"]),
+        "dtm": st.text(max_size=3) | st.integers().map(str),
+        "se_va": st.text(max_size=3) | st.floats().map(str),
+        "ue_px": st.text(max_size=5) | json_values.map(encoded),
+        "ue_pr": st.text(max_size=5) | json_values.map(json.dumps),
+        "cx": st.text(max_size=5) | json_values.map(encoded),
+        "co": st.text(max_size=5) | json_values.map(json.dumps),
+    },
+).map(lambda fields: {**VIEW, **fields})
+bodies = st.one_of(
+    st.binary(),
+    json_values.map(lambda value: json.dumps(value).encode()),
+    st.lists(fields | json_values, max_size=3).map(lambda payloads: post(*payloads).body),
+)
+
+
+@given(bodies)
+def test_any_body_is_judged(body):
+    """Whatever arrives, each payload is a good or a bad event, and each bad one says why."""
+    events = Pipeline().judge_request(request(body=body))
+
+    assert events
+    assert all(isinstance(event, GoodEvent) or all(event.errors or [""]) for event in events)
+
+
 @pytest.mark.parametrize(
     ("content_type", "is_taken"),
     [
