@@ -40,6 +40,9 @@ LAYERS: Dict[str, List[str]] = {
     "6 what users test and try with": [
         "testing._collected testing._enriched testing._http_server testing._iglu",
         "testing._pipeline",
+        "testing._event_log",
+        "testing._micro",
+        "testing._micro_ui",
         "testing.collector",
         "testing",
         "_demo",

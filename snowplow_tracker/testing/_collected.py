@@ -25,6 +25,7 @@ class CollectedRequest:
         connection: Serial number of the TCP connection that it came by, counted from 1.
         received_at: When it was received, by `time.monotonic()` in seconds.
         timestamp: The same by the wall clock, in seconds since 1970.
+        ip_address: Where its connection came from; empty if that is not known.
     """
 
     method: str
@@ -37,6 +38,7 @@ class CollectedRequest:
     connection: int
     received_at: float
     timestamp: float
+    ip_address: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server on the loopback interface that answers, or misbehaves, as it is told."""
+"""An HTTP/1.1 server that answers, or misbehaves, as it is told."""
 
 import http.client
 import os
@@ -8,15 +8,17 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO, Callable, Dict, List, Mapping, Optional
+from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
 from typing_extensions import Literal
 
-__all__ = ["Answer", "HOST", "HttpServer", "IncomingRequest", "bind"]
+__all__ = ["Answer", "BodyTooLargeError", "HttpServer", "IncomingRequest", "MAX_BODY_BYTES", "bind"]
 
-HOST = "127.0.0.1"
+# A collector refuses larger bodies with status 413.
+MAX_BODY_BYTES = 2_097_152
 
+_PIECE_BYTES = 65_536
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 5.0
 _JOIN_SECONDS = 5.0
@@ -78,6 +80,10 @@ class Answer:
             raise ValueError(f"reset must be 'before_body' or 'after_body', got {self.reset!r}")
 
 
+class BodyTooLargeError(Exception):
+    """A body has more than `MAX_BODY_BYTES`. It has been read to its end, and thrown away."""
+
+
 class IncomingRequest:
     """A request whose head has been read, and whose body is read when it is asked for.
 
@@ -85,12 +91,22 @@ class IncomingRequest:
         method: `GET`, `POST`, and so on.
         path: The path as sent (still percent-encoded), without the query.
         query: The decoded query; the last value of a repeated name.
+        query_string: The query as sent.
+        line_length: How many characters the request line has.
         headers: Header values by lower-cased name; those of a repeated name joined with a comma.
         connection: Serial number of the TCP connection.
+        ip_address: Where the connection comes from.
         keep_alive: Whether the client means to send more requests on this connection.
     """
 
-    def __init__(self, stream: BinaryIO, connection: int, start_line: bytes, send_continue: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        connection: int,
+        ip_address: str,
+        start_line: bytes,
+        send_continue: Callable[[], None],
+    ) -> None:
         """Read the head.
 
         Raises:
@@ -101,6 +117,8 @@ class IncomingRequest:
         self._body: Optional[bytes] = None
         self._send_continue = send_continue
         self.connection = connection
+        self.ip_address = ip_address
+        self.line_length = len(start_line.rstrip(b"\r\n"))
         self.method, target, version = start_line.decode("latin-1").split()
         if not version.startswith("HTTP/1."):
             raise ValueError(f"unsupported version {version!r}")
@@ -108,8 +126,8 @@ class IncomingRequest:
         if not target.startswith("/"):
             absolute = urlsplit(target)
             target = f"{absolute.path}?{absolute.query}"
-        self.path, _, query = target.partition("?")
-        self.query: Dict[str, str] = dict(parse_qsl(query, keep_blank_values=True))
+        self.path, _, self.query_string = target.partition("?")
+        self.query: Dict[str, str] = dict(parse_qsl(self.query_string, keep_blank_values=True))
         self.headers = self._read_headers()
         self.keep_alive = version != "HTTP/1.0" and self.headers.get("connection", "").lower() != "close"
 
@@ -117,15 +135,41 @@ class IncomingRequest:
         """Read the body, at the first call.
 
         Raises:
+            BodyTooLargeError: At the first call, if there is too much of it; later calls give an empty body.
             EOFError: If the client hangs up in the middle of it.
             ValueError: If its length is not given the way HTTP does.
         """
         if self._body is None:
             if self.headers.get("expect", "").lower() == "100-continue":
                 self._send_continue()
-            chunked = self.headers.get("transfer-encoding", "identity").lower() != "identity"
-            self._body = self._read_chunks() if chunked else self._read(int(self.headers.get("content-length", "0")))
+            self._body, size = self._read_body()
+            if size > MAX_BODY_BYTES:
+                raise BodyTooLargeError
         return self._body
+
+    def _read_body(self) -> Tuple[bytes, int]:
+        """Read to the end, or else the client would not see the answer; keep no more than is allowed."""
+        kept: List[bytes] = []
+        size = 0
+        for piece in self._pieces():
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                kept.clear()
+            else:
+                kept.append(piece)
+        return b"".join(kept), size
+
+    def _pieces(self) -> Iterator[bytes]:
+        if self.headers.get("transfer-encoding", "identity").lower() == "identity":
+            yield from self._read(int(self.headers.get("content-length", "0")))
+            return
+        while True:
+            size = int(self._read_line().partition(b";")[0], 16)
+            if size == 0:
+                break
+            yield from self._read(size)
+            self._read_line()
+        self._read_headers()
 
     def _read_headers(self) -> Dict[str, str]:
         headers: Dict[str, str] = {}
@@ -137,24 +181,15 @@ class IncomingRequest:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
 
-    def _read_chunks(self) -> bytes:
-        chunks: List[bytes] = []
-        while True:
-            size = int(self._read_line().partition(b";")[0], 16)
-            if size == 0:
-                break
-            chunks.append(self._read(size))
-            self._read_line()
-        self._read_headers()
-        return b"".join(chunks)
-
-    def _read(self, size: int) -> bytes:
+    def _read(self, size: int) -> Iterator[bytes]:
         if size < 0:
             raise ValueError(f"negative length {size}")
-        data = self._stream.read(size)
-        if len(data) < size:
-            raise EOFError
-        return data
+        while size:
+            piece = self._stream.read(min(size, _PIECE_BYTES))
+            if not piece:
+                raise EOFError
+            size -= len(piece)
+            yield piece
 
     def _read_line(self) -> bytes:
         line = self._stream.readline()
@@ -238,7 +273,10 @@ class HttpServer:
             sock.close()
             return
         thread = threading.Thread(
-            target=self._serve, args=(sock, serial), name=f"local-collector-connection-{serial}", daemon=True
+            target=self._serve,
+            args=(sock, serial),
+            name=f"local-collector-connection-{serial}",
+            daemon=True,
         )
         with self._lock:
             if self._stopping.is_set():
@@ -262,12 +300,15 @@ class HttpServer:
                 sock.settimeout(_HANDSHAKE_SECONDS)
                 sock.do_handshake()
             sock.settimeout(None)
-            while self._serve_request(sock, stream, serial, may_keep_alive):
+            ip_address = sock.getpeername()[0]
+            while self._serve_request(sock, stream, serial, ip_address, may_keep_alive):
                 pass
         _shut_down(sock)
         sock.close()
 
-    def _serve_request(self, sock: socket.socket, stream: BinaryIO, serial: int, may_keep_alive: bool) -> bool:
+    def _serve_request(
+        self, sock: socket.socket, stream: BinaryIO, serial: int, ip_address: str, may_keep_alive: bool
+    ) -> bool:
         """Serve one request.
 
         Returns:
@@ -277,11 +318,12 @@ class HttpServer:
         if not start_line:
             return False
         try:
-            request = IncomingRequest(stream, serial, start_line, send_continue=lambda: sock.sendall(_CONTINUE))
+            request = IncomingRequest(stream, serial, ip_address, start_line, lambda: sock.sendall(_CONTINUE))
             request.keep_alive = request.keep_alive and may_keep_alive
             answer = self._respond(request)
             if answer.reset != "before_body":
-                request.body()
+                with suppress(BodyTooLargeError):
+                    request.body()
         except ValueError:
             sock.sendall(_encode(Answer(400), keep_alive=False))
             return False
@@ -297,21 +339,23 @@ class HttpServer:
         return not self._stopping.is_set()
 
 
-def bind(port: int) -> socket.socket:
-    """Reserve a port of the loopback interface; connections to it are refused as long as nobody listens.
+def bind(host: str, port: int) -> socket.socket:
+    """Reserve a port; connections to it are refused as long as nobody listens.
 
     Args:
+        host: An address of this machine, or a name for one.
         port: The port, 0 for any free one.
 
     Raises:
-        OSError: If the port is taken.
+        OSError: If the port is taken, or this machine has no such address.
     """
-    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         # Elsewhere than on POSIX systems this option would let two servers share one port.
         if os.name == "posix":  # pragma: no branch (coverage is measured on one of them)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((HOST, port))
+        sock.bind(address)
     except BaseException:
         sock.close()
         raise

@@ -1,10 +1,11 @@
-"""A collector on the loopback interface that records what it gets and answers as a test wants it to.
+"""A collector that records what it gets, judges it as a pipeline does, and answers as a test wants it to.
 
 Its TLS certificate and key are published with this package: they prove nothing to anybody, and are for tests only.
 `tests/make_collector_certificates.py` makes new ones.
 """
 
 import json
+import os
 import socket
 import ssl
 import threading
@@ -13,11 +14,19 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Deque, Dict, List, Optional, Tuple, Type, TypeVar, Union
+from typing import Any, Callable, Deque, List, Optional, Type, TypeVar, Union
 
-from ..typing import PayloadDictList
-from ._collected import CollectedRequest
-from ._http_server import HOST, Answer, HttpServer, IncomingRequest, bind
+from typing_extensions import Literal
+
+from .._settings import optional, positive_int
+from .._shown import shown
+from ..typing import PayloadDict, PayloadDictList
+from ._collected import BadEvent, CollectedRequest, GoodEvent
+from ._event_log import EventLog
+from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer, IncomingRequest, bind
+from ._micro import MicroApi, Routes, text_answer
+from ._micro_ui import MicroPage
+from ._pipeline import Pipeline
 
 __all__ = ["LocalCollector"]
 
@@ -26,23 +35,35 @@ _PIXEL = (
     b"GIF89a\x01\x00\x01\x00\x80\x00\x00\x00\x00\x00\xff\xff\xff!\xf9\x04\x01\x00\x00\x00\x00"
     b",\x00\x00\x00\x00\x01\x00\x01\x00\x00\x02\x01D\x00;"
 )
+# A collector refuses a longer request line with status 400.
+_MAX_LINE_CHARACTERS = 20_480
+# What a browser asks for before it sends JSON to another site than the page's own, and how long it remembers.
+_PREFLIGHT_HEADERS = {"Access-Control-Allow-Headers": "Content-Type, SP-Anonymous", "Access-Control-Max-Age": "3600"}
+# A server that listens on all addresses is reached on the loopback interface.
+_REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 _LISTED_ON_FAILURE = 20
 _T = TypeVar("_T")
 
 
 class LocalCollector:
-    """A Snowplow collector for tests: a real HTTP or HTTPS server on 127.0.0.1, in threads of this process.
+    """A Snowplow collector for tests: a real HTTP or HTTPS server, in threads of this process.
 
         with LocalCollector() as collector:
             collector.respond_with(503)
             tracker = Snowplow.create_tracker(namespace="test", endpoint=collector.url)
             ...
             assert collector.payloads[0]["e"] == "pv"
+            assert not collector.bad
 
     It takes tracker requests at `GET /i` and `POST /com.snowplowanalytics.snowplow/tp2`, with or without a path prefix
-    in front, and answers them with status 200 unless told otherwise. `GET /health` gets 200 at all times and is not
-    recorded. Any other path gets 404 and any method but GET and POST 405; they are recorded, and use up no answer that
-    was prepared for a tracker request.
+    in front, and answers them with status 200 unless told otherwise. Like other collectors, it refuses a body of more
+    than 2,097,152 bytes (413) and a request line of more than 20,480 characters (400) whatever has been prepared; such
+    a request is recorded without body and payloads. Any other path gets 404 and any method but GET, POST and OPTIONS
+    405; these requests are recorded, and use up no answer that was prepared for a tracker request.
+
+    Browsers may send events from pages of any site (CORS). `OPTIONS`, which they ask first, and `GET /health` get 200
+    at all times and are not recorded. Nor are requests at `/micro/all`, `/micro/good`, `/micro/bad` and `/micro/reset`,
+    the REST API of Snowplow Micro, and at `/micro/ui`, a page that shows the events as they arrive.
 
     What it recorded stays readable after it is closed, and a closed collector can be started again, at the same port.
 
@@ -51,26 +72,51 @@ class LocalCollector:
     it is to close it, which leaves the parent's alone.
     """
 
-    def __init__(self, *, tls: bool = False, port: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        tls: bool = False,
+        port: int = 0,
+        host: str = "127.0.0.1",
+        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        unknown_schemas: Literal["reject", "accept"] = "reject",
+        max_events: Optional[int] = None,
+    ) -> None:
         """Describe a collector; `start`, or a `with` statement, starts it.
 
         Args:
             tls: Speak HTTPS instead of HTTP. Clients have to trust `certificate_file`.
             port: The port to listen on, 0 to 65535; 0, the default, stands for any free one.
+            host: The address to listen on, or a name for it. By default only this machine can reach the collector;
+                `0.0.0.0` lets all others do so, and read the events.
+            schemas: A folder of schemas in the layout of an Iglu registry (`vendor/name/jsonschema/1-0-0`). With it,
+                the data of self-describing events and of entities is validated; it needs the extra `validation`.
+            unknown_schemas: Whether data of a schema that is not in the folder makes an event bad (`"reject"`).
+            max_events: How many events are kept, and how many requests and payloads; the oldest go first. None, the
+                default, stands for all.
 
         Raises:
-            TypeError: If the port is no integer.
-            ValueError: If there is no such port.
+            ImportError: If there are schemas, and the extra `validation` is not installed.
+            TypeError: If the port or the number of events is no integer, or the host no string.
+            ValueError: If there is no such port, folder or choice, the host is empty, or the number not positive.
         """
         self._tls = tls
         self._port = _checked_port(port)
+        self._host = _checked_host(host)
+        self._max_events = optional(positive_int)("max_events", max_events)
+        self._events = EventLog(Pipeline(schemas, unknown_schemas), self._max_events)
+        self._micro = MicroApi(self._events, self._forget_events)
+        self._page = MicroPage(self._events)
         self._tls_context: Optional[ssl.SSLContext] = None
         self._listener: Optional[socket.socket] = None
         self._server: Optional[HttpServer] = None
         # Guards all that follows; it is not held while anything is sent or read.
         self._arrival = threading.Condition()
-        self._requests: List[CollectedRequest] = []
-        self._payloads: PayloadDictList = []
+        self._requests: Deque[CollectedRequest] = deque()
+        self._payloads: Deque[PayloadDict] = deque(maxlen=self._max_events)
+        self._request_count = 0
+        self._payload_count = 0
+        self._payloads_in_requests = 0
         self._connection_count = 0
         self._queued_answers: Deque[Answer] = deque()
         self._standing_answer = Answer()
@@ -101,7 +147,7 @@ class LocalCollector:
             if self._tls:
                 self._tls_context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
                 self._tls_context.load_cert_chain(str(_CERTIFICATES / "server.pem"))
-            self._listener = bind(self._port)
+            self._listener = bind(self._host, self._port)
             self._port = self._listener.getsockname()[1]
             self.accept_connections()
         return self
@@ -126,7 +172,7 @@ class LocalCollector:
         server, self._server = self._server, None
         if server is not None:
             server.stop()
-            self._listener = bind(self._port)
+            self._listener = bind(self._host, self._port)
 
     def accept_connections(self) -> None:
         """End an outage that `refuse_connections` began; does nothing without one.
@@ -140,8 +186,8 @@ class LocalCollector:
 
     @property
     def host(self) -> str:
-        """The address it listens on, always 127.0.0.1."""
-        return HOST
+        """The address it listens on, as it was given."""
+        return self._host
 
     @property
     def port(self) -> int:
@@ -156,12 +202,13 @@ class LocalCollector:
 
     @property
     def url(self) -> str:
-        """The URL to give to an emitter as its endpoint, such as `http://127.0.0.1:49152`.
+        """The URL to give to an emitter on this machine as its endpoint, such as `http://127.0.0.1:49152`.
 
         Raises:
             RuntimeError: As for `port`.
         """
-        return f"{'https' if self._tls else 'http'}://{self.host}:{self.port}"
+        host = _REACHED_AT.get(self._host, self._host)
+        return f"{'https' if self._tls else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def certificate_file(self) -> str:
@@ -191,6 +238,22 @@ class LocalCollector:
         """
         with self._arrival:
             return list(self._payloads)
+
+    @property
+    def good(self) -> List[GoodEvent]:
+        """A new list of the accepted payloads that a pipeline would take, oldest first.
+
+        They are judged when somebody asks for the first time.
+        """
+        return self._events.good()
+
+    @property
+    def bad(self) -> List[BadEvent]:
+        """A new list of the accepted payloads that a pipeline would throw away, oldest first.
+
+        An accepted request without payloads that can be read is in it as well, as one bad event.
+        """
+        return self._events.bad()
 
     @property
     def connections(self) -> int:
@@ -233,7 +296,7 @@ class LocalCollector:
         Raises:
             AssertionError: If there are fewer when the time is up. The message lists them.
         """
-        return self._wait_for(count, timeout, "requests", self._requests, _summary)
+        return self._wait_for(count, timeout, "requests", self._requests, lambda: self._request_count, _summary)
 
     def wait_for_payloads(self, count: int, timeout: float = 10.0) -> PayloadDictList:
         """Wait until at least this many payloads have been accepted since the start or the last `reset`.
@@ -249,25 +312,44 @@ class LocalCollector:
             AssertionError: If there are fewer when the time is up. The message lists them, and the requests that came,
                 with the statuses they got.
         """
-        return self._wait_for(count, timeout, "payloads", self._payloads, repr)
+        return self._wait_for(count, timeout, "payloads", self._payloads, lambda: self._payload_count, repr)
 
     def reset(self) -> None:
-        """Forget requests, payloads, prepared answers and the standing answer; the count of connections stays."""
+        """Forget requests, payloads, events, prepared answers and the standing answer.
+
+        The count of connections stays.
+        """
         with self._arrival:
-            self._requests.clear()
-            self._payloads.clear()
+            self._forget_events()
             self._queued_answers.clear()
             self._standing_answer = Answer()
 
+    def _forget_events(self) -> None:
+        with self._arrival:
+            self._requests.clear()
+            self._payloads.clear()
+            self._request_count = self._payload_count = self._payloads_in_requests = 0
+            self._events.reset()
+
+    def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait until something is true of the events; the condition is called without a lock."""
+        return self._events.wait_until(condition, timeout)
+
     def _wait_for(
-        self, count: int, timeout: float, what: str, arrived: List[_T], describe: Callable[[_T], str]
+        self,
+        count: int,
+        timeout: float,
+        what: str,
+        arrived: Deque[_T],
+        count_arrived: Callable[[], int],
+        describe: Callable[[_T], str],
     ) -> List[_T]:
         with self._arrival:
-            self._arrival.wait_for(lambda: len(arrived) >= count, timeout)
-            snapshot, requests = list(arrived), list(self._requests)
-        if len(snapshot) >= count:
+            is_enough = self._arrival.wait_for(lambda: count_arrived() >= count, timeout)
+            so_far, snapshot, requests = count_arrived(), list(arrived), list(self._requests)
+        if is_enough:
             return snapshot
-        lines = [f"{count} {what} expected within {timeout} s, {len(snapshot)} arrived"]
+        lines = [f"{count} {what} expected within {timeout} s, {so_far} arrived"]
         lines += _listed(snapshot, describe)
         if what != "requests" and requests:
             lines.append(f"there were {len(requests)} requests:")
@@ -280,27 +362,35 @@ class LocalCollector:
             return self._connection_count
 
     def _respond(self, request: IncomingRequest) -> Answer:
-        for (method, path), handle in self._routes().items():
-            if request.method == method and request.path.endswith(path):
-                return handle(request)
-        return self._respond_to_unknown(request)
+        handlers = {method: handle for (method, path), handle in self._routes().items() if request.path.endswith(path)}
+        try:
+            answer = handlers.get(request.method, self._respond_to_unknown)(request)
+        except BodyTooLargeError:
+            answer = self._refuse(request, 413, f"a body may have {MAX_BODY_BYTES} bytes")
+        return _with_cors(answer, request) if handlers else answer
 
-    def _routes(self) -> Dict[Tuple[str, str], Callable[[IncomingRequest], Answer]]:
-        """Tell who answers what: by method, and by what the path ends with."""
-        return {
+    def _routes(self) -> Routes:
+        """Tell who answers what."""
+        routes: Routes = {
             ("POST", "/com.snowplowanalytics.snowplow/tp2"): self._respond_to_post,
             ("GET", "/i"): self._respond_to_get,
             ("GET", "/health"): self._respond_to_health,
+            **self._micro.routes(),
+            **self._page.routes(),
         }
+        return {**routes, **{("OPTIONS", path): self._respond_to_options for _, path in routes}}
 
     def _respond_to_post(self, request: IncomingRequest) -> Answer:
-        answer = self._refuse_body(request) or self._collect(request, _payloads_of_body(request.body()))
+        answer = self._refusal(request) or self._collect(request, _payloads_of_body(request.body()))
         return _with_default_body(answer, "text/plain", b"ok")
 
     def _respond_to_get(self, request: IncomingRequest) -> Answer:
         payloads = [dict(request.query)] if request.query else []
-        answer = self._refuse_body(request) or self._collect(request, payloads)
+        answer = self._refusal(request) or self._collect(request, payloads)
         return _with_default_body(answer, "image/gif", _PIXEL)
+
+    def _respond_to_options(self, _: IncomingRequest) -> Answer:
+        return Answer(headers=_PREFLIGHT_HEADERS, body=b"")
 
     def _respond_to_health(self, _: IncomingRequest) -> Answer:
         return _with_default_body(Answer(), "text/plain", b"ok")
@@ -312,14 +402,22 @@ class LocalCollector:
             self._record(request, body, [], answer)
         return answer
 
-    def _refuse_body(self, request: IncomingRequest) -> Optional[Answer]:
-        """Take the next answer if it says not to read the body."""
+    def _refusal(self, request: IncomingRequest) -> Optional[Answer]:
+        """Refuse a request whose line is too long, or take the next answer if it says not to read the body."""
+        if request.line_length > _MAX_LINE_CHARACTERS:
+            return self._refuse(request, 400, f"a request line may have {_MAX_LINE_CHARACTERS} characters")
         with self._arrival:
             if self._next_answer().reset != "before_body":
                 return None
             answer = self._take_answer()
             self._record(request, b"", [], answer)
             return answer
+
+    def _refuse(self, request: IncomingRequest, status: int, reason: str) -> Answer:
+        answer = text_answer(status, reason)
+        with self._arrival:
+            self._record(request, b"", [], answer)
+        return answer
 
     def _collect(self, request: IncomingRequest, payloads: PayloadDictList) -> Answer:
         body = request.body()
@@ -328,8 +426,23 @@ class LocalCollector:
             # Another thread may have put this one at the head of the queue while this thread read the body.
             if answer.reset == "before_body":
                 body, payloads = b"", []
-            self._record(request, body, payloads, answer)
-            return answer
+            collected = self._record(request, body, payloads, answer)
+            is_accepted = _is_accepted(answer)
+            if is_accepted:
+                self._payloads.extend(payloads)
+                self._payload_count += len(payloads)
+                # Where the connection is reset afterwards, the pipeline does not know.
+                self._events.add(replace(collected, status=answer.status))
+        if is_accepted:
+            self._events.limit_backlog()
+            self._accepted(collected)
+        return answer
+
+    def _accepted(self, request: CollectedRequest) -> None:
+        """Hear of a request that was accepted, before it is answered, in the thread of its connection.
+
+        Subclasses may do something about it here, with no lock held.
+        """
 
     def _next_answer(self) -> Answer:
         return self._queued_answers[0] if self._queued_answers else self._standing_answer
@@ -337,25 +450,34 @@ class LocalCollector:
     def _take_answer(self) -> Answer:
         return self._queued_answers.popleft() if self._queued_answers else self._standing_answer
 
-    def _record(self, request: IncomingRequest, body: bytes, payloads: PayloadDictList, answer: Answer) -> None:
-        status = 0 if answer.reset is not None or answer.raw is not None else answer.status
-        self._requests.append(
-            CollectedRequest(
-                method=request.method,
-                path=request.path,
-                query=request.query,
-                headers=request.headers,
-                body=body,
-                payloads=payloads,
-                status=status,
-                connection=request.connection,
-                received_at=time.monotonic(),
-                timestamp=time.time(),
-            )
+    def _record(
+        self, request: IncomingRequest, body: bytes, payloads: PayloadDictList, answer: Answer
+    ) -> CollectedRequest:
+        collected = CollectedRequest(
+            method=request.method,
+            path=request.path,
+            query=request.query,
+            headers=request.headers,
+            body=body,
+            payloads=payloads,
+            status=0 if answer.reset is not None or answer.raw is not None else answer.status,
+            connection=request.connection,
+            received_at=time.monotonic(),
+            timestamp=time.time(),
+            ip_address=request.ip_address,
         )
-        if answer.raw is None and 200 <= answer.status <= 299:
-            self._payloads.extend(payloads)
+        self._requests.append(collected)
+        self._request_count += 1
+        self._payloads_in_requests += len(payloads)
+        if self._max_events is not None:
+            self._forget_oldest_requests(self._max_events)
         self._arrival.notify_all()
+        return collected
+
+    def _forget_oldest_requests(self, limit: int) -> None:
+        """Keep no more requests than this, and no more of them than hold this many payloads; but keep the newest."""
+        while len(self._requests) > 1 and max(len(self._requests), self._payloads_in_requests) > limit:
+            self._payloads_in_requests -= len(self._requests.popleft().payloads)
 
 
 def _checked_port(port: Any) -> int:
@@ -364,6 +486,14 @@ def _checked_port(port: Any) -> int:
     if not 0 <= port <= 65535:
         raise ValueError(f"port must be between 0 and 65535, got {port!r}")
     return port
+
+
+def _checked_host(host: Any) -> str:
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a string, got {shown(host)}")
+    if not host:
+        raise ValueError("host must not be empty")
+    return host
 
 
 def _listed(arrived: List[_T], describe: Callable[[_T], str]) -> List[str]:
@@ -384,6 +514,22 @@ def _with_default_body(answer: Answer, content_type: str, body: bytes) -> Answer
     if "content-type" not in {name.lower() for name in headers}:
         headers["Content-Type"] = content_type
     return replace(answer, headers=headers, body=body)
+
+
+def _is_accepted(answer: Answer) -> bool:
+    """Tell whether the payloads count as accepted; never for a request whose body is not read."""
+    return answer.reset != "before_body" and answer.raw is None and 200 <= answer.status <= 299
+
+
+def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:
+    """Allow the page that a browser says it asks for to read the answer, as collectors do."""
+    origin = request.headers.get("origin")
+    if origin is None:
+        return answer
+    allowed = {"Access-Control-Allow-Origin": origin, "Access-Control-Allow-Credentials": "true", "Vary": "Origin"}
+    given = {name.lower() for name in answer.headers}
+    added = {name: value for name, value in allowed.items() if name.lower() not in given}
+    return replace(answer, headers={**answer.headers, **added})
 
 
 def _payloads_of_body(body: bytes) -> PayloadDictList:

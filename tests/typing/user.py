@@ -6,6 +6,7 @@ It imports every public name, and uses what it imports as an application would.
 import logging
 from datetime import datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, List, Optional, Type, Union
 
 import requests
@@ -66,7 +67,7 @@ from snowplow_tracker.emitters import (
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.payload import Payload
 from snowplow_tracker.subject import DEFAULT_PLATFORM
-from snowplow_tracker.testing import Answer, CollectedRequest, LocalCollector
+from snowplow_tracker.testing import Answer, BadEvent, CollectedRequest, GoodEvent, LocalCollector
 from snowplow_tracker.typing import (
     FORM_NODE_NAMES,
     FORM_TYPES,
@@ -361,6 +362,15 @@ def test_with_local_collector() -> None:
         request: CollectedRequest = collector.wait_for_requests(1, timeout=5.0)[0]
         payload: PayloadDict = collector.payloads[0]
         assert request.status == int(payload["status"])
+
+
+def test_with_judging_collector() -> None:
+    with LocalCollector(
+        host="localhost", schemas=Path("schemas"), unknown_schemas="accept", max_events=100
+    ) as collector:
+        good: List[GoodEvent] = collector.good
+        bad: List[BadEvent] = collector.bad
+        assert good[0].fields["page_url"] == "https://example.com", bad[0].errors
 
 
 def use_contracts() -> bool:

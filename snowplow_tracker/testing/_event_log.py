@@ -1,0 +1,169 @@
+"""Which of the events that arrived are good, and which are bad."""
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import Callable, Deque, List, Optional, Tuple
+from uuid import uuid4
+
+from ._collected import BadEvent, CollectedRequest, GoodEvent
+from ._pipeline import JudgedEvent, Pipeline
+
+__all__ = ["EventLog", "Excerpt"]
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """A part of what is kept, as of one moment.
+
+    Attributes:
+        generation: Changes with each reset, and from one log to the next. Serial numbers count within it.
+        good: How many good events there were, whatever is still kept.
+        bad: How many bad ones.
+        oldest: The serial number of the oldest event that is kept; that of the next event if none is.
+        events: The events with their serial numbers, newest first.
+    """
+
+    generation: str
+    good: int
+    bad: int
+    oldest: int
+    events: List[Tuple[int, JudgedEvent]]
+
+
+class EventLog:
+    """What a pipeline makes of requests, which it judges oldest first, each of them once, when somebody asks.
+
+    `_lock` guards everything but the judging itself; nobody waits for anything with it. `_judging` is held by the
+    thread that judges, so that those who ask at the same time wait until all is judged that arrived before they asked.
+    It is taken before `_lock`, never the other way round.
+    """
+
+    def __init__(self, pipeline: Pipeline, max_events: Optional[int] = None) -> None:
+        """Begin an empty log.
+
+        Args:
+            pipeline: Judges the requests.
+            max_events: How many events are kept, good and bad together; the oldest go first. None for all.
+        """
+        self._pipeline = pipeline
+        self._max_events = max_events
+        self._judging = threading.Lock()
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._change_count = 0
+        self._begin()
+
+    def add(self, request: CollectedRequest) -> None:
+        """Take a request, to be judged later. Quick: may be called with a lock held."""
+        with self._lock:
+            self._unjudged.append(request)
+            self._unjudged_payloads += len(request.payloads)
+            self._note_change()
+
+    def limit_backlog(self) -> None:
+        """Judge now if more waits for it than is going to be kept. May take a while."""
+        if self._max_events is not None and max(self._unjudged_payloads, len(self._unjudged)) > self._max_events:
+            self._judge()
+
+    def good(self) -> List[GoodEvent]:
+        """A new list of the good events, oldest first."""
+        return [event for event in self._judged() if isinstance(event, GoodEvent)]
+
+    def bad(self) -> List[BadEvent]:
+        """A new list of the bad events, oldest first."""
+        return [event for event in self._judged() if isinstance(event, BadEvent)]
+
+    def counts(self) -> Tuple[int, int]:
+        """How many good and how many bad events there were since the last reset, whatever is still kept."""
+        self._judge()
+        with self._lock:
+            return self._good_count, self._bad_count
+
+    def excerpt(self, limit: int, after: Optional[int] = None, before: Optional[int] = None) -> Excerpt:
+        """Get the newest events.
+
+        Args:
+            limit: How many at most.
+            after: Only those with a higher serial number.
+            before: Only those with a lower serial number.
+        """
+        self._judge()
+        with self._lock:
+            following = self._good_count + self._bad_count + 1
+            oldest = following - len(self._kept)
+            stop = following if before is None else max(oldest, min(before, following))
+            start = max(oldest, stop - limit, 0 if after is None else after + 1)
+            events = [(serial, self._kept[serial - oldest]) for serial in range(stop - 1, start - 1, -1)]
+            return Excerpt(self._generation, self._good_count, self._bad_count, oldest, events)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Wait for something that arrivals or a reset may bring about.
+
+        Args:
+            condition: Tells whether it is so; called without a lock, at the beginning, after changes, and in the end.
+            timeout: How long to wait, in seconds.
+
+        Returns:
+            Whether it came to be so in time.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._changed:
+                seen = self._change_count
+            is_late = time.monotonic() >= deadline
+            if condition():
+                return True
+            if is_late:
+                return False
+            self._wait_for_change(seen, deadline - time.monotonic())
+
+    def reset(self) -> None:
+        """Forget everything. Quick: may be called with a lock held."""
+        with self._lock:
+            self._begin()
+            self._note_change()
+
+    def _begin(self) -> None:
+        self._generation = uuid4().hex
+        self._unjudged: Deque[CollectedRequest] = deque()
+        self._unjudged_payloads = 0
+        self._kept: Deque[JudgedEvent] = deque(maxlen=self._max_events)
+        self._good_count = 0
+        self._bad_count = 0
+
+    def _note_change(self) -> None:
+        self._change_count += 1
+        self._changed.notify_all()
+
+    def _wait_for_change(self, seen: int, timeout: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._change_count != seen, timeout)
+
+    def _judged(self) -> List[JudgedEvent]:
+        self._judge()
+        with self._lock:
+            return list(self._kept)
+
+    def _judge(self) -> None:
+        """Judge all that has arrived so far; what arrives meanwhile is left to the next who asks."""
+        with self._judging:
+            with self._lock:
+                generation = self._generation
+                waiting = len(self._unjudged)
+            for _ in range(waiting):
+                with self._lock:
+                    if generation != self._generation:
+                        return
+                    request = self._unjudged.popleft()
+                    self._unjudged_payloads -= len(request.payloads)
+                events = self._pipeline.judge_request(request)
+                with self._lock:
+                    # Events that were being judged during a reset belong to the time before it.
+                    if generation != self._generation:
+                        return
+                    self._kept.extend(events)
+                    good = sum(isinstance(event, GoodEvent) for event in events)
+                    self._good_count += good
+                    self._bad_count += len(events) - good
