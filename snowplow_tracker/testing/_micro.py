@@ -50,6 +50,11 @@ _EVENT_FIELDS = (
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
+# Stands for the request of an event that no request brought.
+_NO_REQUEST = CollectedRequest(
+    method="", path="", query={}, headers={}, body=b"", payloads=[], status=0, connection=0, received_at=0, timestamp=0
+)
+
 
 class MicroApi:
     """Answers at `/micro/all`, `/micro/good`, `/micro/bad` and `/micro/reset`, to GET and POST alike."""
@@ -213,11 +218,6 @@ def _filter_value(name: str, value: Any) -> Any:
     elif not isinstance(value, str):
         raise ValueError(f"{name} must be a string, got {shown(value)}")
     return value
-
-
-_NO_REQUEST = CollectedRequest(
-    method="", path="", query={}, headers={}, body=b"", payloads=[], status=0, connection=0, received_at=0, timestamp=0
-)
 
 
 def _good_item(event: GoodEvent) -> Dict[str, Any]:

@@ -431,8 +431,8 @@ class LocalCollector:
             if is_accepted:
                 self._payloads.extend(payloads)
                 self._payload_count += len(payloads)
-                # Where the connection is reset afterwards, the pipeline does not know.
-                self._events.add(replace(collected, status=answer.status))
+                # A pipeline does not know of connections that are reset afterwards.
+                self._events.add(collected if collected.status else replace(collected, status=answer.status))
         if is_accepted:
             self._events.limit_backlog()
             self._accepted(collected)
