@@ -114,7 +114,7 @@ def _shown_bad(event: BadEvent) -> Dict[str, Any]:
     contexts = _decoded(payload, "cx", "co")
     shown = {
         "good": False,
-        "type": EVENT_TYPES.get(str(payload.get("e")), "unknown"),
+        "type": EVENT_TYPES.get(str(payload.get("e")), "unreadable" if event.payload is None else "unknown"),
         "schema": None,
         "data": described,
         "contexts": contexts if isinstance(contexts, list) else [],
