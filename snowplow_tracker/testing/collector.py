@@ -14,13 +14,14 @@ from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Callable, Deque, List, Optional, Type, TypeVar, Union
+from typing import Any, Callable, Deque, List, Optional, Tuple, Type, TypeVar, Union
 
 from typing_extensions import Literal
 
 from .._settings import optional, positive_int
 from .._shown import shown
 from ..typing import PayloadDict, PayloadDictList
+from ._assertions import EventAssertions
 from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._event_log import EventLog
 from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer, IncomingRequest, bind
@@ -45,15 +46,15 @@ _LISTED_ON_FAILURE = 20
 _T = TypeVar("_T")
 
 
-class LocalCollector:
+class LocalCollector(EventAssertions):
     """A Snowplow collector for tests: a real HTTP or HTTPS server, in threads of this process.
 
         with LocalCollector() as collector:
             collector.respond_with(503)
             tracker = Snowplow.create_tracker(namespace="test", endpoint=collector.url)
             ...
-            assert collector.payloads[0]["e"] == "pv"
-            assert not collector.bad
+            collector.assert_event(event_type="page_view")
+            collector.assert_no_bad()
 
     It takes tracker requests at `GET /i` and `POST /com.snowplowanalytics.snowplow/tp2`, with or without a path prefix
     in front, and answers them with status 200 unless told otherwise. Like other collectors, it refuses a body of more
@@ -334,6 +335,9 @@ class LocalCollector:
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         """Wait until something is true of the events; the condition is called without a lock."""
         return self._events.wait_until(condition, timeout)
+
+    def _counts(self) -> Tuple[int, int]:
+        return self._events.counts()
 
     def _wait_for(
         self,

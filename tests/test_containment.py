@@ -1,0 +1,149 @@
+"""Whether a value contains what is expected of it."""
+
+import random
+from datetime import datetime
+from decimal import Decimal
+from enum import Enum
+from unittest.mock import ANY
+from uuid import UUID
+
+import pytest
+from hypothesis import given, strategies as st
+
+from snowplow_tracker import SelfDescribingJson
+from snowplow_tracker.testing._containment import MISSING, Difference, compare
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 3)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=3),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(max_size=2), children, max_size=4),
+    max_leaves=20,
+)
+
+
+class Colour(Enum):
+    RED = "red"
+
+
+class Unprintable:
+    def __eq__(self, other):
+        raise ValueError("cannot be compared")
+
+    __hash__ = None
+
+
+def part_of(value, rng):
+    """Leave something out here and there, and bring lists into another order."""
+    if isinstance(value, dict):
+        return {key: part_of(item, rng) for key, item in value.items() if rng.random() < 0.7}
+    if isinstance(value, list):
+        parts = [part_of(item, rng) for item in value if rng.random() < 0.7]
+        rng.shuffle(parts)
+        return parts
+    return value
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual"),
+    [
+        ({}, {"a": 1}),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": {"b": {"c": 1}}}, {"a": {"b": {"c": 1, "d": 2}, "e": 3}}),
+        ([], ["a"]),
+        (["b", "a"], ["a", "b", "c"]),
+        (("b",), ["a", "b"]),
+        ([{"n": 1}, {"n": 1}], [{"n": 1}, {"n": 2}, {"n": 1, "m": 0}]),
+        ([{"a": [2]}], [{"a": [1]}, {"a": [1, 2]}]),
+        (1, 1.0),
+        (Decimal("5.00"), 5),
+        (Decimal("5.5"), 5.5),
+        (None, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (0.5, 0.5),
+        (True, True),
+        (Colour.RED, "red"),
+        ({"b", "a"}, ["a", "b"]),
+        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (datetime(2026, 1, 2), "2026-01-02T00:00:00"),
+        (SelfDescribingJson("iglu:a/b/c/1-0-0", [1]), {"schema": "iglu:a/b/c/1-0-0", "data": [1]}),
+        ({"a": ANY}, {"a": True}),
+        ({"a": ANY}, {"a": {"b": 1}}),
+        ([ANY, "a"], ["a", 1]),
+        ({"a": pytest.approx(0.3)}, {"a": 0.1 + 0.2}),
+        ({2: "a", None: "b", True: "c"}, {"true": "c", "2": "a", "null": "b"}),
+    ],
+)
+def test_expected_is_contained(expected, actual):
+    """A dict may have further keys, a list further items and any order, and values are compared as JSON."""
+    assert compare(expected, actual, "data").differences == []
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "difference"),
+    [
+        (1, 2, Difference("data", 1, 2)),
+        (1, True, Difference("data", 1, True)),
+        (True, 1, Difference("data", True, 1)),
+        (False, None, Difference("data", False, None)),
+        (1, "1", Difference("data", 1, "1")),
+        ("a", ["a"], Difference("data", "a", ["a"])),
+        (["a"], "a", Difference("data", ["a"], "a")),
+        ({"a": 1}, [1], Difference("data", {"a": 1}, [1])),
+        ({"a": 1}, {}, Difference("data.a", 1, MISSING)),
+        ({"a": Colour.RED}, {}, Difference("data.a", "red", MISSING)),
+        ({"a": {"b": 1}}, {"a": {"b": 2}}, Difference("data.a.b", 1, 2)),
+        ({"a b": {"c": 1}}, {"a b": {"c": 2}}, Difference("data['a b'].c", 1, 2)),
+        ([{"a": 1, "b": 1}], [{"a": 2}, {"a": 1, "b": 2}], Difference("data[1].b", 1, 2)),
+        (["c"], ["a", "b"], Difference("data", "c", ["a", "b"], is_item=True)),
+        (["a", "a"], ["a"], Difference("data", "a", ["a"], is_item=True)),
+        ([Colour.RED], [], Difference("data", "red", [], is_item=True)),
+        ([1], [True], Difference("data", 1, [True], is_item=True)),
+    ],
+)
+def test_difference_is_named(expected, actual, difference):
+    """Each part that is not met is named by its path, with what was expected and what is there."""
+    assert compare(expected, actual, "data").differences == [difference]
+
+
+def test_value_that_cannot_be_compared_is_a_difference():
+    """An `==` of the application's that raises makes no assertion raise anything but its message."""
+    assert len(compare({"a": Unprintable()}, {"a": 1}, "data").differences) == 1
+
+
+def test_item_moves_on_for_one_that_fits_nowhere_else():
+    """Two expected items need two actual ones, in whichever way they can be shared out."""
+    expected = [{}, {"a": 1}, {"a": 1, "b": 2}]
+    actual = [{"a": 1, "b": 2}, {"a": 1}, {"c": 3}]
+
+    assert compare(expected, actual, "data").differences == []
+    assert compare(list(reversed(expected)), actual, "data").differences == []
+
+
+def test_each_difference_of_a_list_has_an_item_of_its_own():
+    """Two expected items that are not there are compared with two different ones that are."""
+    expected = [{"id": 1, "a": 1}, {"id": 2, "a": 1}]
+    actual = [{"id": 2, "a": 5}, {"id": 1, "a": 4}]
+
+    differences = compare(expected, actual, "data").differences
+
+    assert differences == [Difference("data[1].a", 1, 4), Difference("data[0].a", 1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("expected", "agreements"),
+    [({}, 1), ([], 0), (1, 0), ({"a": 1, "b": [1, 2], "c": 4}, 3), ({"a": {"b": 1}}, 0), ({"b": []}, 1)],
+)
+def test_agreements_count_single_values(expected, agreements):
+    """What comes nearest is what has most of the values."""
+    assert compare(expected, {"a": 1, "b": [1, 2, 3], "c": 3}, "data").agreements == agreements
+
+
+@given(value=JSON, seed=st.integers(0, 1000))
+def test_every_value_contains_its_parts(value, seed):
+    """Whatever is left out of a value, and in whichever order its lists are, it is contained."""
+    assert compare(value, value, "data").differences == []
+    assert compare(part_of(value, random.Random(seed)), value, "data").differences == []
