@@ -38,12 +38,13 @@ LAYERS: Dict[str, List[str]] = {
         "snowplow",
     ],
     "6 what users test and try with": [
-        "testing._collected testing._enriched testing._http_server testing._iglu",
-        "testing._pipeline",
-        "testing._event_log",
-        "testing._micro",
+        "testing._collected testing._containment testing._enriched testing._http_server testing._iglu",
+        "testing._expectation testing._pipeline",
+        "testing._event_log testing._failure_messages",
+        "testing._assertions testing._micro",
         "testing._micro_ui",
-        "testing.collector",
+        "testing.collector testing.recorder",
+        "testing.kit",
         "testing",
         "_demo",
         "__main__",
@@ -76,7 +77,8 @@ def module_name(file: Path, package: Path) -> str:
 
 
 FOLDER = package_folder()
-FILES = {module_name(file, FOLDER): file for file in sorted(FOLDER.rglob("*.py"))}
+# The plugin for pytest is installed beside the package, and is no part of it.
+FILES = {module_name(file, FOLDER): file for file in sorted(FOLDER.rglob("*.py")) if file.parent.name != "_pytest11"}
 
 
 class Module:

@@ -67,7 +67,15 @@ from snowplow_tracker.emitters import (
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.payload import Payload
 from snowplow_tracker.subject import DEFAULT_PLATFORM
-from snowplow_tracker.testing import Answer, BadEvent, CollectedRequest, GoodEvent, LocalCollector
+from snowplow_tracker.testing import (
+    Answer,
+    BadEvent,
+    CollectedRequest,
+    GoodEvent,
+    LocalCollector,
+    RecordingEmitter,
+    TrackingKit,
+)
 from snowplow_tracker.typing import (
     FORM_NODE_NAMES,
     FORM_TYPES,
@@ -371,6 +379,36 @@ def test_with_judging_collector() -> None:
         good: List[GoodEvent] = collector.good
         bad: List[BadEvent] = collector.bad
         assert good[0].fields["page_url"] == "https://example.com", bad[0].errors
+
+
+def test_with_recorder() -> None:
+    recorder = RecordingEmitter(schemas=None, unknown_schemas="accept")
+    tracker = Tracker("test", recorder)
+    tracker.track(PageView("https://example.com"))
+    found: List[GoodEvent] = recorder.assert_event(
+        event_type="page_view",
+        schema="iglu:com.snowplowanalytics.snowplow/page_view/jsonschema/1-0-0",
+        contexts=["iglu:com.example/page/jsonschema/1-0-0", {"data": {}}, SelfDescribingJson("iglu:a/b/c/1-0-0", {})],
+        properties={"page_url": "https://example.com"},
+        count=1,
+        timeout=0.5,
+    )
+    recorder.assert_count(good=len(found), bad=0)
+    recorder.assert_order(["page_view", {"event_type": "struct"}])
+    bad: List[BadEvent] = recorder.bad
+    payloads: PayloadDictList = recorder.payloads
+    recorder.reset()
+    log.debug("%s %s", payloads, bad)
+
+
+def test_with_kit() -> None:
+    with TrackingKit(fail_on_bad=True) as kit:
+        kit.tracker.track(PageView("https://example.com"))
+        other: Tracker = kit.create_tracker("other", app_id="shop", emitter_class=AsyncEmitter)
+        other.track(PageView("https://example.com"))
+        kit.collector.assert_count(good=2)
+        kit.collector.assert_no_bad()
+    TrackingKit(collector=LocalCollector().start()).start().close()
 
 
 def use_contracts() -> bool:
