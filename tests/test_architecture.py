@@ -46,7 +46,11 @@ LAYERS: Dict[str, List[str]] = {
         "testing.collector testing.recorder",
         "testing.kit",
         "testing",
-        "_demo",
+        "_cli.exit_codes _cli.interruption _cli.proxy _cli.usage _cli.values",
+        "_cli.event_lines _cli.flow _cli.progress _cli.subjects",
+        "_cli.json_lines",
+        "_cli.demo _cli.micro _cli.send _cli.track",
+        "_cli",
         "__main__",
     ],
 }

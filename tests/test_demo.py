@@ -10,7 +10,7 @@ from support import eids
 
 from snowplow_tracker import Snowplow
 from snowplow_tracker.__main__ import main
-from snowplow_tracker._demo import demo, rehearse
+from snowplow_tracker._cli.demo import demo, rehearse
 
 WAYS = ["POST", "GET", "AsyncEmitter", "outage"]
 EVENT_TYPES = ["page view", "page ping", "screen view", "self-describing", "structured event"]
@@ -128,7 +128,7 @@ def test_call_without_a_command_prints_help():
 def test_exit_code_tells_wrong_usage(arguments, exit_code, capsys):
     """Help that was asked for is a success; arguments that nobody knows are a mistake, and shown as one."""
     with pytest.raises(SystemExit) as end:
-        main(arguments)
+        main(arguments, prog="python -m snowplow_tracker")
 
     assert end.value.code == exit_code
     output = capsys.readouterr()

@@ -3,19 +3,20 @@
 import base64
 import contextlib
 import json
-import os
 from typing import Any, Dict, Iterator, List, Optional, Tuple, Type
 
-from .emitter_configuration import EmitterConfiguration
-from .emitters import AsyncEmitter, Emitter
-from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
-from .self_describing_json import SelfDescribingJson
-from .snowplow import Snowplow
-from .testing import LocalCollector
-from .tracker import Tracker
-from .typing import Method, PayloadDict, PayloadDictList
+from ..emitter_configuration import EmitterConfiguration
+from ..emitters import AsyncEmitter, Emitter
+from ..events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
+from ..self_describing_json import SelfDescribingJson
+from ..snowplow import Snowplow
+from ..testing import LocalCollector
+from ..tracker import Tracker
+from ..typing import Method, PayloadDict, PayloadDictList
+from .proxy import no_proxy_before
+from .usage import add_command
 
-__all__ = ["demo", "rehearse"]
+__all__ = ["add_to", "demo", "rehearse"]
 
 # Far longer than anything here takes; only a machine that is stuck gets there.
 _PATIENCE_SECONDS = 10.0
@@ -26,13 +27,27 @@ _EVENT_TYPES = {"pv": "page view", "pp": "page ping", "se": "structured event", 
 _MAIN_FIELDS = ("url", "page", "pp_miy", "pp_may", "se_ca", "se_ac", "se_la", "se_va")
 
 
+def add_to(commands: Any) -> None:
+    """Add this command to those of the program."""
+    add_command(
+        commands,
+        "demo",
+        summary="track events to a collector of its own, and show them",
+        description="Start a collector on 127.0.0.1, track one event of each type by POST, by GET, through an\n"
+        "AsyncEmitter and through an outage, and print what arrived. Takes a few seconds, and\nuses no other network.",
+        epilog="The exit code is 0 if each event that was tracked arrived, else 1.\n\n"
+        "example:\n  snowplow-tracker demo",
+        command=lambda _: demo(),
+    )
+
+
 def demo() -> int:
     """Rehearse with a collector of its own.
 
     Returns:
         The exit code of a process: 0 if each event that was tracked arrived, else 1.
     """
-    with LocalCollector() as collector, _no_proxy_before(collector.host):
+    with LocalCollector() as collector, no_proxy_before(collector.url):
         return rehearse(collector)
 
 
@@ -115,19 +130,6 @@ def _tracker(
     finally:
         Snowplow.remove_tracker(tracker)
         tracker.close(timeout=_PATIENCE_SECONDS)
-
-
-@contextlib.contextmanager
-def _no_proxy_before(host: str) -> Iterator[None]:
-    """Have requests to this host go there directly, whatever proxy the environment names for the others."""
-    before = os.environ.get("no_proxy")
-    os.environ["no_proxy"] = host
-    try:
-        yield
-    finally:
-        del os.environ["no_proxy"]
-        if before is not None:
-            os.environ["no_proxy"] = before
 
 
 def _print_table(payloads: PayloadDictList) -> None:

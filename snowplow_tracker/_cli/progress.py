@@ -1,0 +1,95 @@
+"""What a command says on stderr while it works: messages, and a bar below them where that is a terminal."""
+
+import logging
+import os
+import sys
+import threading
+import time
+from typing import Callable, Optional
+
+from .usage import complain
+
+__all__ = ["LogLines", "Progress"]
+
+_REDRAWN_EVERY_SECONDS = 0.1
+_BAR_CHARACTERS = 24
+_DEFAULT_COLUMNS = 80
+
+
+class Progress:
+    """A bar on the last line of a terminal. Any thread may say something; one draws the bar.
+
+    The lock guards what is on the screen.
+    """
+
+    def __init__(self, describe: Callable[[float], str], share: Callable[[], Optional[float]]) -> None:
+        """Draw nothing yet.
+
+        Args:
+            describe: Gives the text behind the bar, for the seconds since the beginning.
+            share: Tells how much is done, from 0 to 1; None if that is unknown.
+        """
+        self._describe = describe
+        self._share = share
+        self._is_on = sys.stderr.isatty()
+        self._lock = threading.Lock()
+        self._began_at = time.monotonic()
+        self._drawn_at = 0.0
+        self._drawn_characters = 0
+
+    def draw(self) -> None:
+        """Bring the bar up to date, unless that was done a moment ago."""
+        if not self._is_on:
+            return
+        now = time.monotonic()
+        if now - self._drawn_at >= _REDRAWN_EVERY_SECONDS:
+            self._drawn_at = now
+            with self._lock:
+                self._write(self._line(now - self._began_at))
+
+    def say(self, message: str) -> None:
+        """Print a message above the bar."""
+        with self._lock:
+            self._write("")
+            complain(message)
+
+    def end(self) -> None:
+        """Take the bar away."""
+        with self._lock:
+            self._write("")
+
+    def _line(self, seconds: float) -> str:
+        share = self._share()
+        bar = ""
+        if share is not None:
+            full = int(share * _BAR_CHARACTERS)
+            bar = f"[{'#' * full}{'-' * (_BAR_CHARACTERS - full)}] {share:4.0%}  "
+        return (bar + self._describe(seconds))[: _columns() - 1]
+
+    def _write(self, line: str) -> None:
+        """Replace what is there."""
+        if line or self._drawn_characters:
+            blanks = " " * (self._drawn_characters - len(line))
+            sys.stderr.write(f"\r{line}{blanks}" if line else f"\r{blanks}\r")
+            sys.stderr.flush()
+            self._drawn_characters = len(line)
+
+
+class LogLines(logging.Handler):
+    """Has the library's log say what the collector does; what is lost for it, the command itself says."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.INFO)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line."""
+        if record.levelno < logging.ERROR:
+            self._say(record.getMessage())
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _DEFAULT_COLUMNS
+    except OSError:
+        return _DEFAULT_COLUMNS
