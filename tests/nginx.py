@@ -13,10 +13,12 @@ from typing import List, NamedTuple, Optional
 from support import PATIENCE_SECONDS, eventually
 
 from snowplow_tracker.testing import LocalCollector
-from snowplow_tracker.testing._http_server import HOST, bind
+from snowplow_tracker.testing._http_server import bind
 
 # Distributions put servers where the PATH of a user may not lead.
 PROGRAM = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+HOST = "127.0.0.1"
 
 _CONFIGURATION = """
 daemon off;
@@ -69,7 +71,7 @@ class Nginx:
         self._folder = folder
         self._process: Optional[subprocess.Popen] = None
         # Bound, but not listening: nobody else gets the ports, and connections are refused until nginx listens.
-        self._reserved = [bind(0) for _ in range(3)]
+        self._reserved = [bind(HOST, 0) for _ in range(3)]
         addresses = [f"{HOST}:{sock.getsockname()[1]}" for sock in self._reserved]
         self.address, self.tls_address, self._status_address = addresses
 
