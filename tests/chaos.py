@@ -170,7 +170,7 @@ class ChaoticCollector(LocalCollector):
             for eid in self._unanswered.pop(connection, []):
                 self.hidden[eid] -= 1
 
-    def _refuse_body(self, request: Any) -> Optional[Answer]:
+    def _refusal(self, request: Any) -> Optional[Answer]:
         with self._arrival:
             if "cookie" in request.headers:
                 self.cookies.append(request.headers["cookie"])
@@ -232,9 +232,9 @@ class _Server(HttpServer):
         self._collector = collector
         super().__init__(listener, collector._respond, collector._count_connection, collector._tls_context)
 
-    def _serve_request(self, sock: Any, stream: Any, serial: int, may_keep_alive: bool) -> bool:
+    def _serve_request(self, sock: Any, stream: Any, serial: int, *others: Any) -> bool:
         wire = _Wire(sock, self._stopping)
-        super()._serve_request(wire, stream, serial, may_keep_alive)
+        super()._serve_request(wire, stream, serial, *others)
         if wire.has_sent:
             self._collector.has_answered(serial)
         return wire.keeps
