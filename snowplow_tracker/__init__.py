@@ -14,6 +14,7 @@ from .event_store import EventStore, InMemoryEventStore
 from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
 from .self_describing_json import SelfDescribingJson
 from .snowplow import Snowplow
+from .store_only_emitter import StoreOnlyEmitter
 from .subject import Subject
 from .tracker import Tracker
 from .tracker_configuration import TrackerConfiguration
@@ -61,6 +62,7 @@ __all__ = [
     "SelfDescribing",
     "SelfDescribingJson",
     "Snowplow",
+    "StoreOnlyEmitter",
     "StructuredEvent",
     "Subject",
     "SuccessCallback",

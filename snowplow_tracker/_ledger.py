@@ -1,12 +1,14 @@
 """In which state each accepted payload is: buffered, in flight, delivered or rejected."""
 
+import functools
+import inspect
 import logging
 import threading
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
 from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
-from .typing import EventStore, PayloadDict, PayloadDictList
+from .typing import EmitterStats, EventStore, PayloadDict, PayloadDictList
 
 __all__ = ["Claim", "Figures", "HandOutError", "Ledger", "Refusal", "knows_limit"]
 
@@ -59,6 +61,13 @@ class Ledger:
     `lock` guards everything here and the store itself, whose methods are called with it held, as their contract says.
     Nobody logs or calls back under it. `changed` is notified when payloads are settled or come back. The lock is
     reentrant, so that a signal handler which tracks an event cannot deadlock with the code that it interrupted.
+
+    A durable store may be shared with other processes: what waits in it need not have been accepted here, and what was
+    accepted here may be delivered elsewhere.
+
+    Attributes:
+        size_after_add: How many payloads waited after the last `add`; 0 if the store could not tell.
+        has_found: The first `add` since `reset` has found payloads in a durable store, which others have left there.
     """
 
     def __init__(self, store: EventStore) -> None:
@@ -74,6 +83,9 @@ class Ledger:
         self.figures = Figures()
         self.bytes_queued = 0
         self.wire_bytes = 0
+        self.size_after_add = 0
+        self.has_found = False
+        self._has_looked = False
         self._hand_outs = 0
         # By the payload's identity; the claim keeps the payload alive, so that the identity stays its own.
         self._in_flight: Dict[int, Claim] = {}
@@ -82,6 +94,30 @@ class Ledger:
         """Empty a store that a forked child has only as a copy of its parent's."""
         if isinstance(self.store, InMemoryEventStore):
             self.store.clear()
+
+    def close_store(self, store: Any) -> None:
+        """Close a store that an emitter has made for itself, if it is one that can be closed.
+
+        That is left alone while something is in flight: a store that is closed gives what it has lent to others, though
+        the collector may be about to take it.
+        """
+        close = getattr(store, "close", None)
+        if close is None:
+            return
+        error = None
+        with self.lock:
+            try:
+                if not self._in_flight:
+                    close()
+            except Exception as failure:
+                error = failure
+        if error is not None:
+            logger.error("The event store failed to close", exc_info=error)
+
+    @property
+    def is_durable(self) -> bool:
+        """Tell whether what waits outlives the process."""
+        return getattr(self.store, "is_durable", False) is True
 
     def close(self) -> None:
         """Accept nothing from now on."""
@@ -101,7 +137,9 @@ class Ledger:
                 return if_unknown
 
     def has_unsettled(self) -> bool:
-        """Tell, without a lock, whether accepted payloads wait or are in flight."""
+        """Tell, without a lock, whether payloads would be lost with this ledger: in a durable store none that wait."""
+        if self.is_durable:
+            return bool(self._in_flight)
         return self.figures.accepted > self.figures.delivered + self.figures.rejected
 
     def capacity(self, own: Optional[int]) -> int:
@@ -133,6 +171,16 @@ class Ledger:
         with self.lock:
             return all(claim.hand_out > last_hand_out or claim.thread == mine for claim in self._in_flight.values())
 
+    def stats(self, retry_in_seconds: Optional[float] = None) -> EmitterStats:
+        """Return all figures of one moment, together with one that the emitter knows."""
+        with self.lock:
+            return EmitterStats(
+                **vars(self.figures),
+                buffered=self.waiting(),
+                in_flight=self.in_flight(),
+                retry_in_seconds=retry_in_seconds,
+            )
+
     def count_request(self, status: int, error: Optional[str]) -> None:
         """Note how a request ended."""
         with self.lock:
@@ -151,11 +199,13 @@ class Ledger:
             Why the payload was not accepted; None if it was.
         """
         with self.lock:
+            self.size_after_add = 0
             try:
                 refusal = self._offer(payload, capacity)
             except Exception as error:
                 refusal = Refusal("the event store failed", error)
             if refusal is None:
+                self.size_after_add += 1
                 self.figures.accepted += 1
                 self._count_bytes([payload], 1)
             else:
@@ -166,7 +216,7 @@ class Ledger:
         """Have the store hand payloads out, oldest first.
 
         Args:
-            limit: How many at the most, for a store that `knows_limit`.
+            limit: How many at the most, for a store that `knows_limit`; None for what the store sees fit.
             unless_in_flight: Take nothing while others are in flight.
 
         Raises:
@@ -180,7 +230,11 @@ class Ledger:
                 batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
             except Exception as error:
                 raise HandOutError from error
-            self._count_bytes(batch, -1)
+            if batch or not self.is_durable:
+                self._count_bytes(batch, -1)
+            else:
+                # Others have taken what was counted.
+                self.bytes_queued = self.wire_bytes = 0
             return self._claim(batch)
 
     def admit(self, batch: PayloadDictList) -> List[Claim]:
@@ -190,11 +244,12 @@ class Ledger:
         """
         with self.lock:
             strangers = [payload for payload in batch if id(payload) not in self._in_flight]
-            # An application may have taken payloads out of the store itself; those were accepted when they came.
             figures = self.figures
             size = self.waiting()
             gone = figures.accepted - figures.delivered - figures.rejected - len(self._in_flight) - size
-            figures.accepted += max(0, len(strangers) - max(0, gone))
+            # An application may have taken payloads out of the store itself; those were accepted when they came. What
+            # is gone from a durable store is with other emitters.
+            figures.accepted += max(0, len(strangers) - (0 if self.is_durable else max(0, gone)))
             if not size:
                 self.bytes_queued = self.wire_bytes = 0
             self._claim(strangers)
@@ -210,7 +265,8 @@ class Ledger:
             self.figures.rejected += len(rejected)
             error = self._clean_up(done, need_retry=False)
         if error is not None:
-            logger.error("The event store failed to forget %d payloads", len(done), exc_info=error)
+            outlook = ", which may be delivered again when their lease ends" if self.is_durable else ""
+            logger.error("The event store failed to forget %d payloads%s", len(done), outlook, exc_info=error)
 
     def put_back(self, batch: PayloadDictList, is_retry: bool = True) -> Optional[Exception]:
         """Return payloads to the store.
@@ -220,14 +276,15 @@ class Ledger:
             is_retry: Whether they count as retries in the figures.
 
         Returns:
-            Why the store failed, in which case the payloads are lost and count as rejected.
+            Why the store failed. Then the payloads are lost and count as rejected, unless the store is durable: it has
+            only lent them, and has them again when the lease ends.
         """
         if not batch:
             return None
         with self.lock:
             error = self._clean_up(batch, need_retry=True)
             if error is not None:
-                self.figures.rejected += len(batch)
+                self.figures.rejected += 0 if self.is_durable else len(batch)
             else:
                 self._count_bytes(batch, 1)
                 self.figures.retries += len(batch) if is_retry else 0
@@ -266,7 +323,12 @@ class Ledger:
     def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
         if self.closed:
             return Refusal("the emitter is closed")
-        if self.store.size() + len(self._in_flight) >= self.capacity(capacity):
+        size = self.store.size()
+        self.size_after_add = size
+        if not self._has_looked:
+            self._has_looked = True
+            self.has_found = self.is_durable and size > 0
+        if size + len(self._in_flight) >= self.capacity(capacity):
             return Refusal("the buffer is full")
         # Stores in the wild return nothing; only a plain False is a refusal.
         return Refusal("the event store refused") if self.store.add_event(payload) is False else None
@@ -281,7 +343,7 @@ class Ledger:
         return claims
 
     def _get_limited_batch(self, limit: int) -> PayloadDictList:
-        return self.store.get_events_batch(limit)  # type: ignore[call-arg]  # only for a store that knows_limit
+        return self.store.get_events_batch(limit=limit)  # type: ignore[call-arg]  # only for a store that knows_limit
 
     def _clean_up(self, batch: PayloadDictList, need_retry: bool) -> Optional[Exception]:
         for payload in batch:
@@ -295,8 +357,9 @@ class Ledger:
 
     def _count_bytes(self, payloads: List[PayloadDict], sign: int) -> None:
         if self.measure is not None:
-            self.bytes_queued += sign * sum(map(_printed_length, payloads))
-            self.wire_bytes += sign * sum(map(self.measure, payloads))
+            # Payloads that others have put into the store are taken without having been counted here.
+            self.bytes_queued = max(0, self.bytes_queued + sign * sum(map(_printed_length, payloads)))
+            self.wire_bytes = max(0, self.wire_bytes + sign * sum(map(self.measure, payloads)))
 
 
 def _printed_length(payload: PayloadDict) -> int:
@@ -307,8 +370,18 @@ def _printed_length(payload: PayloadDict) -> int:
 
 
 def knows_limit(store: EventStore) -> bool:
-    """Tell whether a store hands out just so many payloads as it is asked for.
+    """Tell whether a store hands out no more payloads than it is asked for.
 
-    A subclass of `InMemoryEventStore` with a `get_events_batch` of its own may not know the argument.
+    Stores in the wild, subclasses of `InMemoryEventStore` among them, have a `get_events_batch` without the argument.
     """
-    return getattr(type(store), "get_events_batch", None) is InMemoryEventStore.get_events_batch
+    method = store.get_events_batch
+    return _takes_limit(getattr(method, "__func__", method))
+
+
+@functools.lru_cache(maxsize=16)
+def _takes_limit(function: Callable[..., Any]) -> bool:
+    try:
+        limit = inspect.signature(function).parameters.get("limit")
+    except (TypeError, ValueError):  # not written in Python
+        return False
+    return limit is not None and limit.kind in (limit.POSITIONAL_OR_KEYWORD, limit.KEYWORD_ONLY)

@@ -1,10 +1,17 @@
-"""How often something that keeps happening is worth a log line."""
+"""What the log and callbacks are told, and how often something that keeps happening is worth a line."""
 
+import logging
 import threading
 import time
-from typing import Callable, Dict, Hashable
+from typing import Any, Callable, Dict, Hashable, Optional
 
-__all__ = ["Occurrences"]
+from .typing import FailureCallback, PayloadDict
+
+__all__ = ["Drops", "Occurrences", "call_back"]
+
+logger = logging.getLogger(__name__)
+
+_DROPS_REPORTED_EVERY_SECONDS = 10.0
 
 
 class Occurrences:
@@ -40,3 +47,55 @@ class Occurrences:
             unreported, self._unreported = self._unreported, {}
             self._reported_at = {}
             return unreported
+
+
+class _Telling(threading.local):
+    """Whether a thread is inside the callback that is told of a dropped payload."""
+
+    is_under_way = False
+
+
+class Drops:
+    """Tells of payloads that were not accepted: the log first at once and then in sums, a callback of each."""
+
+    def __init__(self) -> None:
+        self.occurrences = Occurrences(_DROPS_REPORTED_EVERY_SECONDS)
+        self.telling = _Telling()
+
+    def report(
+        self,
+        payload: PayloadDict,
+        reason: str,
+        error: Optional[Exception],
+        on_failure: Optional[FailureCallback],
+    ) -> None:
+        """Tell of one payload.
+
+        Args:
+            payload: What was dropped.
+            reason: Why.
+            error: What the event store has raised.
+            on_failure: Called with 0 and the payload. One that puts the payload in again is not called for that.
+        """
+        drops = self.occurrences.add(reason)
+        if drops:
+            logger.error("Dropped %d payloads: %s", drops, reason, exc_info=error)
+        if on_failure is not None and not self.telling.is_under_way:
+            self.telling.is_under_way = True
+            try:
+                call_back(on_failure, 0, [payload])
+            finally:
+                self.telling.is_under_way = False
+
+    def report_rest(self) -> None:
+        """Tell the log what no sum has told yet."""
+        for reason, count in self.occurrences.take_unreported().items():
+            logger.error("Dropped %d payloads: %s", count, reason)
+
+
+def call_back(callback: Callable[..., Any], *arguments: Any) -> None:
+    """Call a callback of the application's, and log what it raises."""
+    try:
+        callback(*arguments)
+    except Exception:
+        logger.exception("A callback failed: %r", callback)

@@ -71,8 +71,11 @@ def wire_payload(payload: PayloadDict, method: Method) -> PayloadDict:
     marks.
 
     Raises:
-        TypeError: A dict or list cannot be encoded as JSON, or another value or name not be printed.
+        TypeError: It is no dict, or a dict or list in it cannot be encoded as JSON, or another value or name not be
+            printed.
     """
+    if not isinstance(payload, dict):
+        raise TypeError(f"payload must be a dict, got {shown(payload)}")
     wire = {
         name if type(name) is str else _text("a name in the payload", name): value
         if type(value) is str

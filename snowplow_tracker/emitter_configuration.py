@@ -1,6 +1,6 @@
 """The options of an emitter, each documented here and nowhere else."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Union
 
 import requests
 
@@ -8,7 +8,6 @@ from ._settings import (
     Setting,
     callback,
     choice,
-    event_store as check_event_store,
     flag,
     optional,
     port_number,
@@ -19,6 +18,7 @@ from ._settings import (
     retry_codes,
     session as check_session,
 )
+from ._store_url import event_store_or_url
 from .typing import EventStore, FailureCallback, HttpProtocol, RequestTimeout, SuccessCallback
 
 __all__ = ["EmitterConfiguration"]
@@ -47,7 +47,9 @@ class EmitterConfiguration:
             event store says, and that is 10,000 in memory.
         custom_retry_codes: Whether to retry (True) or give up (False), by HTTP status code from 100 to 599, but for
             2xx. By default everything but 400, 401, 403, 410 and 422 is retried; 413 only in smaller requests.
-        event_store: Where payloads wait; an `InMemoryEventStore` by default.
+        event_store: Where payloads wait; an `InMemoryEventStore` by default. Or the URL of a store, such as
+            `sqlite:///events.db`, `redis://localhost` or `memory:`, with its options as a query: each emitter makes a
+            store of its own from it, and closes it in the end. One that was given is not closed, as others may use it.
         session: A `requests.Session` that sends all requests, in place of the emitter's own kept-alive connections.
         protocol: `https` (the default) or `http`, for an endpoint that names none.
         port: 1 to 65535; by default the endpoint's own, or the protocol's.
@@ -56,7 +58,7 @@ class EmitterConfiguration:
             same.
         flush_interval: Flush every so many seconds, from the first payload on; never by default.
         flush_on_exit: Whether to send what waits when the interpreter exits, which takes 5 s at the most; True by
-            default.
+            default. What a durable store holds gets one attempt then, and stays there otherwise.
         thread_count: How many requests an `AsyncEmitter` has under way at a time; 1 by default.
     """
 
@@ -68,7 +70,7 @@ class EmitterConfiguration:
     max_retry_delay_seconds: "Setting[Optional[float]]" = Setting(optional(positive_number))
     buffer_capacity: "Setting[Optional[int]]" = Setting(optional(positive_int))
     custom_retry_codes: "Setting[Dict[int, bool]]" = Setting(retry_codes)
-    event_store: "Setting[Optional[EventStore]]" = Setting(optional(check_event_store))
+    event_store: "Setting[Union[EventStore, str, None]]" = Setting(optional(event_store_or_url))
     session: "Setting[Optional[requests.Session]]" = Setting(optional(check_session))
     protocol: "Setting[Optional[Any]]" = Setting(optional(choice("http", "https")))
     port: "Setting[Optional[int]]" = Setting(optional(port_number))
@@ -86,7 +88,7 @@ class EmitterConfiguration:
         request_timeout: Optional[RequestTimeout] = None,
         buffer_capacity: Optional[int] = None,
         custom_retry_codes: Optional[Dict[int, bool]] = None,
-        event_store: Optional[EventStore] = None,
+        event_store: Union[EventStore, str, None] = None,
         session: Optional[requests.Session] = None,
         *,
         max_retry_delay_seconds: Optional[float] = None,

@@ -7,7 +7,7 @@ import queue
 import threading
 import time
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 import requests
 from typing_extensions import Self
@@ -15,9 +15,9 @@ from typing_extensions import Self
 from ._delivery import Outcome, deliver
 from ._endpoint import METHODS, PROTOCOLS, collector_uri
 from ._flush_timer import FlushTimer
-from ._ledger import Claim, HandOutError, Ledger, Refusal, knows_limit
+from ._ledger import Claim, HandOutError, Ledger, knows_limit
 from ._lifecycle import lifecycle
-from ._reporting import Occurrences
+from ._reporting import Drops, Occurrences, call_back
 from ._retry import MIN_RETRY_DELAY_SECONDS, NO_RESPONSE, is_good_status_code, next_delay, should_retry
 from ._settings import (
     Setting,
@@ -33,7 +33,7 @@ from ._settings import (
     session as check_session,
     wait_seconds,
 )
-from ._shown import shown
+from ._store_url import event_store_from_url
 from ._transport import (
     DEFAULT_TIMEOUT_SECONDS,
     Requester,
@@ -46,7 +46,7 @@ from ._transport import (
 )
 from ._wire import PAYLOAD_DATA_SCHEMA, fitting_count, request_overhead_bytes, wire_bytes, wire_payload
 from ._worker_pool import WorkerPool
-from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
+from .event_store import InMemoryEventStore
 from .typing import (
     EmitterProtocol,
     EmitterStats,
@@ -78,10 +78,11 @@ DEFAULT_MAX_LENGTH = 10
 # A collector with a stream sink silently destroys what is larger than 1,048,576 bytes once it has added its own fields.
 DEFAULT_MAX_REQUEST_BYTES = 900_000
 
-_DROPS_REPORTED_EVERY_SECONDS = 10.0
 _FAILURES_REPORTED_EVERY_SECONDS = 60.0
 # How often a flush that waits for a worker makes sure that there is one.
 _WORKER_CHECK_SECONDS = 0.2
+# How many requests at the most, or `batch_size` if that is more, a thread that tracks makes for a backlog by GET.
+_GETS_AT_A_TIME = 10
 
 
 class _ThreadState(threading.local):
@@ -92,7 +93,8 @@ class _ThreadState(threading.local):
         is_flushing: It is inside a flush that will look at `wants_flush` in the end.
         wants_flush: Something inside `send_events` asked for a flush, which must not nest.
         is_explicit: Its flush was asked for, so that a backoff does not count.
-        is_reporting_drop: It is inside the callback that is told of a dropped payload.
+        is_tracking: Its flush keeps the application waiting, which only wanted to track an event.
+        waiting: How many payloads waited after the one that it has just put in; None if it did nothing of the kind.
         has_failed: A request of its last flush has to be retried.
         deadline: Monotonic time at which an explicit flush must end.
         backoffs_seen: How many backoffs there had been when the attempt began; None outside of an attempt.
@@ -103,7 +105,8 @@ class _ThreadState(threading.local):
     is_flushing = False
     wants_flush = False
     is_explicit = False
-    is_reporting_drop = False
+    is_tracking = False
+    waiting: Optional[int] = None
     has_failed = False
     deadline: Optional[float] = None
     backoffs_seen: Optional[int] = None
@@ -164,7 +167,7 @@ class Emitter(EmitterProtocol):
         max_retry_delay_seconds: float = 60,
         buffer_capacity: Optional[int] = None,
         custom_retry_codes: Optional[Dict[int, bool]] = None,
-        event_store: Optional[EventStore] = None,
+        event_store: Union[EventStore, str, None] = None,
         session: Optional[requests.Session] = None,
         *,
         buffer_size: Optional[int] = None,
@@ -192,7 +195,11 @@ class Emitter(EmitterProtocol):
         self.byte_limit = byte_limit
         self.request_timeout = request_timeout
         self.max_retry_delay_seconds = max_retry_delay_seconds
-        self._own_store = InMemoryEventStore(logger) if event_store is None else None
+        # Only a store that nobody else knows takes the emitter's capacity over, and is closed with the emitter.
+        self._own_store: Any = None
+        if event_store is None or isinstance(event_store, str):
+            self._own_store = InMemoryEventStore(logger) if event_store is None else event_store_from_url(event_store)
+            self._own_capacity = self._own_store.buffer_capacity
         self.buffer_capacity = buffer_capacity
         self.custom_retry_codes = {} if custom_retry_codes is None else custom_retry_codes
         self.session = session
@@ -200,7 +207,9 @@ class Emitter(EmitterProtocol):
         self.flush_interval = flush_interval
         self.flush_on_exit = flush_on_exit
 
-        self._ledger = Ledger(self._own_store or check_event_store("event_store", event_store))
+        self._ledger = Ledger(
+            check_event_store("event_store", event_store) if self._own_store is None else self._own_store
+        )
         self._sessions = SessionPool()
         self._workers = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
@@ -230,7 +239,7 @@ class Emitter(EmitterProtocol):
     def buffer_capacity(self, capacity: Optional[int]) -> None:
         self._buffer_capacity = optional(positive_int)("buffer_capacity", capacity)
         if self._own_store is not None:
-            self._own_store.buffer_capacity = capacity or DEFAULT_BUFFER_CAPACITY
+            self._own_store.buffer_capacity = capacity or self._own_capacity
 
     @property
     def event_store(self) -> EventStore:
@@ -270,24 +279,23 @@ class Emitter(EmitterProtocol):
         Raises:
             TypeError: The payload is no dict, or a value in it cannot be encoded.
         """
-        if not isinstance(payload, dict):
-            raise TypeError(f"payload must be a dict, got {shown(payload)}")
         accepted = wire_payload(payload, self.method)
         if self.byte_limit is not None and self._ledger.measure is None:
             self._measure_from_now_on()
 
         refusal = self._ledger.add(accepted, self.buffer_capacity)
         if refusal is not None:
-            self._report_drop(accepted, refusal)
-            return
+            self._drops.report(accepted, *refusal, self.on_failure)
+            if self._ledger.closed or not self._ledger.is_durable:
+                return
+            # What fills a durable store may have been left there by others, and nothing else would begin to send it.
         interval = self.flush_interval
         if interval is not None and not self.timer.is_active():
             self.timer.start(interval)
             if self._ledger.closed or self.flush_interval is None:
                 # Another thread has closed the emitter, or cancelled the timer, before the line above.
                 self.timer.cancel()
-        if self.reached_limit():
-            self.flush()
+        self._flush_if_due()
         seconds_to_exit = lifecycle.seconds_to_exit()
         if seconds_to_exit is None or not self.flush_on_exit or self._is_inside_flush():
             return
@@ -295,9 +303,28 @@ class Emitter(EmitterProtocol):
         if not self._flush_at_exit(seconds_to_exit):
             self._give_up("an event was tracked too late in the exit of the interpreter")
 
+    def _flush_if_due(self) -> None:
+        """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store."""
+        mine, ledger = self._mine, self._ledger
+        mine.waiting = ledger.size_after_add
+        try:
+            is_due = self.reached_limit()
+        finally:
+            mine.waiting = None
+        if not is_due and not ledger.has_found:
+            return
+        ledger.has_found = False
+        was_tracking, mine.is_tracking = mine.is_tracking, True
+        try:
+            self.flush()
+        finally:
+            mine.is_tracking = was_tracking
+
     def reached_limit(self) -> bool:
         """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
-        waiting = self._ledger.waiting()
+        waiting = self._mine.waiting
+        if waiting is None:
+            waiting = self._ledger.waiting()
         if waiting >= self.batch_size or waiting >= self._ledger.capacity(self.buffer_capacity):
             return True
         byte_limit = self.byte_limit
@@ -308,7 +335,8 @@ class Emitter(EmitterProtocol):
     def flush(self) -> None:
         """Send all that waits, in this thread, unless a backoff is on.
 
-        From inside a callback or an `http_post` of one's own the flush happens after the one that is under way.
+        Called by `input`, it sends no more of what waits in a durable store than the store hands out at once. From
+        inside a callback or an `http_post` of one's own the flush happens after the one that is under way.
         """
         if self._is_inside_flush():
             self._mine.wants_flush = True
@@ -442,32 +470,20 @@ class Emitter(EmitterProtocol):
     def stats(self) -> EmitterStats:
         """Return figures about delivery, all of the same moment."""
         with self._ledger.lock:
-            figures = self._ledger.figures
-            return EmitterStats(
-                accepted=figures.accepted,
-                delivered=figures.delivered,
-                rejected=figures.rejected,
-                dropped=figures.dropped,
-                retries=figures.retries,
-                requests=figures.requests,
-                buffered=self._ledger.waiting(),
-                in_flight=self._ledger.in_flight(),
-                last_status=figures.last_status,
-                last_error=figures.last_error,
-                retry_in_seconds=self.retry_timer.remaining_seconds() if self.retry_timer.is_active() else None,
-            )
+            return self._ledger.stats(self.retry_timer.remaining_seconds() if self.retry_timer.is_active() else None)
 
     def close(self, timeout: Optional[float] = 5.0) -> bool:
         """Accept no more payloads, send what waits, and end timers, threads and connections.
 
-        May be called again, to try once more. From inside a callback it does not wait for the sending.
+        May be called again, to try once more. From inside a callback it does not wait for the sending. What waits in a
+        durable store is safe there: it gets one attempt, and none during a backoff.
 
         Args:
             timeout: Seconds to send in, at the backoff's pace; 0 or more. None stands for one attempt, however long its
                 requests take.
 
         Returns:
-            Whether all payloads are out.
+            Whether all payloads are out, those that others have put into a shared store included.
 
         Raises:
             TypeError: The timeout is no number.
@@ -480,12 +496,15 @@ class Emitter(EmitterProtocol):
         if self._must_not_wait():
             self._hand_over()
         elif not self._is_all_out():
-            self._flush_within(seconds)
+            self._flush_within(seconds, is_last=True)
         self._end()
-        self._report_unreported_drops()
+        self._drops.report_rest()
         left = self._count_left()
-        if left:
+        if left and self._ledger.is_durable:
+            self._tell_what_is_left("the emitter is closed")
+        elif left:
             logger.error("Closed with %d payloads that are not delivered", left)
+        self._ledger.close_store(self._own_store)
         return not left
 
     def _end(self) -> None:
@@ -573,7 +592,8 @@ class Emitter(EmitterProtocol):
         mine, figures = self._mine, self._ledger.figures
         mine.has_failed = False
         retries = figures.retries
-        left = self._ledger.waiting(if_unknown=1)
+        # A durable store is asked in any case: what processes that died had in flight does not wait yet.
+        left = max(self._ledger.waiting(if_unknown=1), int(self._ledger.is_durable))
         while left > 0 and not mine.has_failed and not self._is_time_up():
             if hold_back and self._is_backing_off():
                 return
@@ -585,6 +605,15 @@ class Emitter(EmitterProtocol):
             retries, retries_before = figures.retries, retries
             left = max(0, left + retries - retries_before - len(claims))
             self._send(claims)
+            if hold_back and self._leaves_rest():
+                return
+
+    def _leaves_rest(self) -> bool:
+        """Tell whether what waits in a durable store may stay there, after one hand-out at the most.
+
+        The next event goes on with it, or a timer, or another emitter.
+        """
+        return self._ledger.is_durable and (self._mine.is_tracking or self._is_ended)
 
     def _take(self, unless_in_flight: bool) -> List[Claim]:
         """Take what waits, or this thread's share of it. A store that fails is asked again after a backoff."""
@@ -598,7 +627,10 @@ class Emitter(EmitterProtocol):
         return []
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
-        return self._ledger.take(unless_in_flight=unless_in_flight)
+        limit = None
+        if self.method == "get" and self._leaves_rest() and knows_limit(self._ledger.store):
+            limit = max(self.batch_size, _GETS_AT_A_TIME)
+        return self._ledger.take(limit, unless_in_flight)
 
     def _send(self, claims: List[Claim]) -> None:
         """Send payloads of the store, and make sure that none of them stays in flight."""
@@ -703,7 +735,10 @@ class Emitter(EmitterProtocol):
         self._report_loss(len(batch), self._ledger.put_back(batch, is_retry))
 
     def _report_loss(self, count: int, error: Optional[Exception]) -> None:
-        if error is not None:
+        if error is not None and self._ledger.is_durable:
+            reason = "the event store failed to take them back"
+            logger.warning("%d payloads will be retried when their lease ends: %s", count, reason, exc_info=error)
+        elif error is not None:
             logger.error("Lost %d payloads: the event store failed to take them back", count, exc_info=error)
 
     def _report_failure(self, status: Status, count: int) -> None:
@@ -718,38 +753,15 @@ class Emitter(EmitterProtocol):
                 status.error or self.endpoint,
             )
 
-    def _report_drop(self, payload: PayloadDict, refusal: Refusal) -> None:
-        drops = self._drops.add(refusal.reason)
-        if drops:
-            logger.error("Dropped %d payloads: %s", drops, refusal.reason, exc_info=refusal.error)
-        # A callback that puts the payload in again must not be told again, and again.
-        on_failure = self.on_failure
-        if on_failure is not None and not self._mine.is_reporting_drop:
-            self._mine.is_reporting_drop = True
-            try:
-                self._call(on_failure, 0, [payload])
-            finally:
-                self._mine.is_reporting_drop = False
-
-    def _report_unreported_drops(self) -> None:
-        for reason, count in self._drops.take_unreported().items():
-            logger.error("Dropped %d payloads: %s", count, reason)
-
     def _report(self, outcome: Outcome) -> None:
         not_delivered = outcome.rejected + outcome.to_retry
         # Each option is read once, as another thread may take it away.
         on_success = self.on_success
         if outcome.delivered and on_success is not None:
-            self._call(on_success, outcome.delivered)
+            call_back(on_success, outcome.delivered)
         on_failure = self.on_failure
         if not_delivered and on_failure is not None:
-            self._call(on_failure, len(outcome.delivered), not_delivered)
-
-    def _call(self, callback: Callable[..., Any], *arguments: Any) -> None:
-        try:
-            callback(*arguments)
-        except Exception:
-            logger.exception("A callback failed: %r", callback)
+            call_back(on_failure, len(outcome.delivered), not_delivered)
 
     def _flush_here(self, hold_back: bool) -> None:
         """Flush in this thread, and once more if a callback asked for it."""
@@ -767,28 +779,44 @@ class Emitter(EmitterProtocol):
             mine.wants_flush = False
             self.async_flush()
 
-    def _flush_within(self, seconds: Optional[float]) -> bool:
-        """Make one attempt, and with a time limit go on until it is reached or all is out; True if all was out then."""
+    def _flush_within(self, seconds: Optional[float], is_last: bool = False) -> bool:
+        """Make one attempt, and with a time limit go on until it is reached or all is out; True if all was out then.
+
+        Args:
+            seconds: The time limit.
+            is_last: Whether the emitter ends after it. Then one attempt is enough if the store is durable, and none is
+                made while the collector fails.
+        """
         mine, ledger = self._mine, self._ledger
         if self._is_ended and self._is_all_out():
             return True
         deadline_before = mine.deadline
-        mine.deadline = None if seconds is None else time.monotonic() + seconds
+        mine.deadline = deadline = None if seconds is None else time.monotonic() + seconds
+        leaves_rest = is_last and ledger.is_durable
         try:
-            hold_back = False
+            hold_back = leaves_rest
             while True:
-                before = ledger.done()
-                self._flush_once(hold_back)
-                if mine.deadline is not None:
-                    self._wait_until_due(mine.deadline, was_in_vain=ledger.done() == before)
+                before, last_hand_out = ledger.done(), ledger.last_hand_out()
+                if leaves_rest and self.retry_delay > 0:
+                    self._wait_for_hand_outs(last_hand_out)
+                else:
+                    self._flush_once(hold_back)
+                if deadline is None or leaves_rest or self._is_rest_with_others(last_hand_out):
+                    return self._is_all_out()
+                self._wait_until_due(deadline, was_in_vain=ledger.done() == before)
                 is_all_out = self._is_all_out()
-                if is_all_out or mine.deadline is None or self._is_time_up():
+                if is_all_out or self._is_time_up():
                     return is_all_out
                 hold_back = True
         finally:
             mine.deadline = deadline_before
             if self._is_ended:
                 self._end()
+
+    def _is_rest_with_others(self, last_hand_out: int) -> bool:
+        """Tell whether a durable store has handed out nothing since then, for no reason that will be over soon."""
+        ledger = self._ledger
+        return ledger.is_durable and ledger.last_hand_out() == last_hand_out and not self._is_backing_off()
 
     def _flush_once(self, hold_back: bool) -> None:
         """Make one attempt at all that waits, and return when it is made."""
@@ -872,25 +900,45 @@ class Emitter(EmitterProtocol):
         self.flush()
 
     def _flush_at_exit(self, timeout: float) -> bool:
-        """Send what waits while the interpreter exits; True if all is out."""
+        """Send what waits while the interpreter exits; True if all is out, or left in a durable store."""
         self.timer.cancel()
+        if self._leaves_rest() and not self._ledger.in_flight():
+            # It has made its last attempt before.
+            return True
         # One look only: what another thread tracks from now on, that thread sends itself.
-        is_all_out = self._is_all_out() or self._flush_within(timeout)
+        is_all_out = self._is_all_out() or self._flush_within(timeout, is_last=True)
         self._sessions.close()
-        self._report_unreported_drops()
+        self._drops.report_rest()
+        if self._ledger.is_durable:
+            if not is_all_out:
+                self._tell_what_is_left("the interpreter exits")
+            self._ledger.close_store(self._own_store)
+            return True
         return is_all_out
 
     def _give_up(self, reason: str) -> None:
         """Say what is lost, now that nothing can be done about it any more, and end timers and threads."""
+        was_ended = self._is_ended
         self._end()
-        self._report_unreported_drops()
+        self._drops.report_rest()
         left = self._count_left()
-        if left:
+        if left and not self._ledger.is_durable:
             logger.error("Lost %d payloads: %s", left, reason)
+        elif left and not was_ended:
+            self._tell_what_is_left(reason)
+        self._ledger.close_store(self._own_store)
+
+    def _tell_what_is_left(self, reason: str) -> None:
+        with self._ledger.lock:
+            waiting, in_flight = self._ledger.waiting(), self._ledger.in_flight()
+        if waiting:
+            logger.info("Left %d payloads in the event store: %s", waiting, reason)
+        if in_flight:
+            logger.info("Left %d payloads in flight, which their lease brings back: %s", in_flight, reason)
 
     def _begin_anew(self) -> None:
         self._mine = _ThreadState()
-        self._drops = Occurrences(_DROPS_REPORTED_EVERY_SECONDS)
+        self._drops = Drops()
         self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._backoffs = 0
         self._is_ended = False
@@ -935,7 +983,7 @@ class AsyncEmitter(Emitter):
         max_retry_delay_seconds: float = 60,
         buffer_capacity: Optional[int] = None,
         custom_retry_codes: Optional[Dict[int, bool]] = None,
-        event_store: Optional[EventStore] = None,
+        event_store: Union[EventStore, str, None] = None,
         session: Optional[requests.Session] = None,
         *,
         buffer_size: Optional[int] = None,
@@ -993,10 +1041,16 @@ class AsyncEmitter(Emitter):
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         """Take one thread's share of what waits, so that the others can send the rest."""
-        store = self._ledger.store
+        store, is_post = self._ledger.store, self.method == "post"
+        if is_post and self._ledger.is_durable:
+            # It hands out about one request at a time by itself.
+            return self._ledger.take(unless_in_flight=unless_in_flight)
         if knows_limit(store):
-            waiting = store.event_buffer  # type: ignore[attr-defined]  # an InMemoryEventStore has it
-            return self._ledger.take(self._share_of(waiting), unless_in_flight)
+            if not is_post:
+                return self._ledger.take(max(1, self._part_of(self._ledger.waiting())), unless_in_flight)
+            buffer = getattr(store, "event_buffer", None)
+            if isinstance(buffer, list):
+                return self._ledger.take(self._share_of(buffer), unless_in_flight)
         # In one step, so that nothing that comes meanwhile gets in between.
         with self._ledger.lock:
             claims = self._ledger.take(unless_in_flight=unless_in_flight)
@@ -1009,8 +1063,11 @@ class AsyncEmitter(Emitter):
     def _share_of(self, waiting: PayloadDictList) -> int:
         """Count the payloads that one thread should take: about one POST request, or its part of the GET requests."""
         if self.method == "get":
-            return -(-len(waiting) // self.thread_count)
+            return self._part_of(len(waiting))
         return fitting_count(waiting, self.max_request_bytes)
+
+    def _part_of(self, count: int) -> int:
+        return -(-count // self.thread_count)
 
     def _flush_once(self, hold_back: bool) -> None:
         """Have a thread flush, and wait for it; so the order is kept that one thread gives."""
@@ -1063,12 +1120,12 @@ class AsyncEmitter(Emitter):
             self._send_one_request()
 
     def _send_one_request(self) -> None:
-        if self._is_backing_off():
+        if self._is_backing_off() or self._leaves_rest():
             return
         claims = self._take(unless_in_flight=self.retry_delay > 0)
         if not claims:
             return
-        if self._ledger.waiting() and not self.retry_delay:
+        if self._ledger.waiting() and not self.retry_delay and not self._leaves_rest():
             # Whatever did not fit goes to the next thread at once. After a failure, it first takes a success.
             self._hand_over()
         self._send(claims)

@@ -104,6 +104,19 @@ class EventStore(Protocol):
     An emitter calls each method with its own lock held, so a store that serves one emitter needs no lock. A method that
     raises does no harm to the application: the emitter logs it, and counts a payload that could not be added as
     dropped.
+
+    A store may have more than these methods; an emitter looks whether it does:
+
+    - The attribute `buffer_capacity`: how many payloads may wait or be in flight, unless the emitter has a figure of
+      its own.
+    - The attribute `is_durable`, True if payloads outlive the process, and may be shared with other processes. Such a
+      store hands out no more than about one request at a time, and lends payloads: those that never come back, because
+      a process died, are handed out again. So an emitter need not fight for what is left in it.
+    - The argument `limit` of `get_events_batch`: hand out no more than so many payloads.
+    - The method `close`, for the emitter that made the store from a URL: give back connections and files. A store that
+      is used again after it takes new ones.
+
+    `snowplow_tracker.testing.EventStoreContract` puts a store to the test.
     """
 
     def add_event(self, payload: PayloadDict) -> bool:
@@ -139,7 +152,9 @@ class EventStore(Protocol):
 class EmitterStats:
     """Figures about one emitter since it was built, or since its process forked.
 
-    At every moment `accepted == delivered + rejected + buffered + in_flight`, unless the store held payloads before.
+    At every moment `accepted == delivered + rejected + buffered + in_flight`, unless the store held payloads before, or
+    shares them with other emitters or processes: then `buffered` counts all that wait there, and some are delivered by
+    another emitter than the one that accepted them.
 
     Attributes:
         accepted: Payloads that the event store took, or that were passed to `send_events` directly.

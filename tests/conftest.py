@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from snowplow_tracker import StoreOnlyEmitter
 from snowplow_tracker._lifecycle import lifecycle
 from snowplow_tracker.testing import LocalCollector
 
@@ -73,6 +74,8 @@ def _no_afterlife(request, monkeypatch):
 def end(emitter):
     emitter.flush_on_exit = False
     emitter._ledger.close()
+    if isinstance(emitter, StoreOnlyEmitter):
+        return
     emitter.timer.cancel()
     emitter.retry_timer.cancel()
     emitter._workers.stop()

@@ -26,8 +26,8 @@ LAYERS: Dict[str, List[str]] = {
         "events",
     ],
     "3 deciding when to send and what an outcome means; settings": [
-        "_delivery _ledger",
-        "emitters",
+        "_delivery _ledger _store_url",
+        "emitters store_only_emitter",
         "emitter_configuration tracker_configuration",
     ],
     "4 the deprecated track_* methods": [
@@ -44,7 +44,7 @@ LAYERS: Dict[str, List[str]] = {
         "testing._assertions testing._micro",
         "testing._micro_ui",
         "testing.collector testing.recorder",
-        "testing.kit",
+        "testing.event_store_contract testing.kit",
         "testing",
         "_cli.exit_codes _cli.interruption _cli.proxy _cli.usage _cli.values",
         "_cli.event_lines _cli.flow _cli.progress _cli.subjects",

@@ -34,7 +34,7 @@ WRONG_TYPES = [
     *[(name, value) for name in NUMBERS for value in (True, "10", b"10", {})],
     *[(name, value) for name in ("on_success", "on_failure") for value in (True, "print", [])],
     *[("custom_retry_codes", value) for value in (True, 500, [500], {"500": True}, {True: True}, {500: 1})],
-    *[("event_store", value) for value in (True, "name", [])],
+    *[("event_store", value) for value in (True, b"memory:", [])],
     *[("session", value) for value in (True, "name", [])],
     *[("protocol", value) for value in (True, 80, b"http")],
     *[("flush_on_exit", value) for value in (0, 1, "yes")],
@@ -46,6 +46,7 @@ WRONG_VALUES = [
     *[("request_timeout", value) for value in ((), (1, 2, 3), (0, 1), (1, math.inf))],
     *[("custom_retry_codes", {code: True}) for code in (0, 99, 200, 299, 600)],
     *[("protocol", value) for value in ("ftp", "HTTP", "")],
+    *[("event_store", value) for value in ("name", "", "mysql://localhost")],
 ]
 
 

@@ -6,6 +6,7 @@ import logging
 import random
 
 import pytest
+from durable_store import DurableStore, Shelf
 from interleaving import AtRandom, Interleaving, explore, explore_switches
 from support import eids
 
@@ -158,7 +159,7 @@ class Scene:
         self._call_back(self.told_delivered, delivered)
 
     def _fail(self, count, not_delivered):
-        is_dropped = self.emitter._mine.is_reporting_drop
+        is_dropped = self.emitter._drops.telling.is_under_way
         self._call_back(self.told_dropped if is_dropped else self.told_not_delivered, not_delivered)
 
     def _call_back(self, told, payloads):
@@ -287,7 +288,58 @@ def one_thread(world, draw):
     assert scene.done() == scene.accepted
 
 
-SCENARIOS = [flushes, closes, timers, callbacks, deaths, seams, one_thread]
+def shared_store(world, draw):
+    """Two emitters, as of two processes, have one durable store, and each of them is closed at some time."""
+    shelf, delivered, may_fail = Shelf(), [], [True]
+
+    def emitter_of(process):
+        emitter = draw.choice([Emitter, AsyncEmitter])(
+            "collector.example.com",
+            batch_size=draw.randint(1, 3),
+            event_store=DurableStore(shelf, hand_out_size=draw.randint(1, 4)),
+        )
+        answers = [draw.choice([200, 200, 503]) for _ in range(3)]
+
+        def exchange(data):
+            assert not world.holds_lock()
+            world.step()
+            answer = answers.pop() if answers and may_fail else 200
+            if answer == 200:
+                delivered.extend(eids(json.loads(data)["data"]))
+            world.step()
+            return answer
+
+        emitter.http_post = exchange
+        return emitter
+
+    emitters = [emitter_of(process) for process in range(2)]
+
+    def application(emitter, name):
+        deeds = [emitter.flush, emitter.sync_flush, emitter.async_flush, lambda: emitter.sync_flush(timeout=3)]
+        for number in range(draw.randint(1, 4)):
+            emitter.input({"eid": f"{name}{number}"})
+            draw.choice([*deeds, lambda: None])()
+        draw.choice([lambda: emitter.close(timeout=draw.choice([0, 2, None])), lambda: None])()
+
+    world.run(*[lambda e=emitter, n=name: application(e, n) for emitter, name in zip(emitters * 2, "abcd")])
+    world.run()
+    left, in_flight = shelf.eids(), [emitter.stats().in_flight for emitter in emitters]
+    accepted = sum(emitter.stats().accepted for emitter in emitters)
+    assert in_flight == [0, 0]
+    assert len(delivered) == len(set(delivered))
+    assert not set(left) & set(delivered)
+    assert len(left) + len(delivered) == len(shelf.rows) + len(delivered) == accepted
+
+    may_fail.clear()
+    for emitter in emitters:
+        world.run(lambda e=emitter: e.sync_flush())
+        world.run(lambda e=emitter: e.close(timeout=None))
+    world.run()
+    assert world.living() == []
+    assert len(delivered) == len(set(delivered)) == sum(emitter.stats().delivered for emitter in emitters) == accepted
+
+
+SCENARIOS = [flushes, closes, timers, callbacks, deaths, seams, one_thread, shared_store]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)

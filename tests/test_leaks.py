@@ -184,7 +184,7 @@ class Service:
             on_failure=self.call_back,
         )
         self.emitter.timer, self.emitter.retry_timer = Appointment(self, True), Appointment(self, False)
-        for occurrences in (self.emitter._drops, self.emitter._failures):
+        for occurrences in (self.emitter._drops.occurrences, self.emitter._failures):
             occurrences._clock = lambda: self.now
         self.tracker = Tracker("soak", self.emitter, encode_base64=False)
 
@@ -240,7 +240,8 @@ class Service:
             "tasks": emitter._workers.queue.qsize() + emitter._workers.queue.unfinished_tasks,
             "workers": len(emitter._workers._threads),
             "sessions": len(emitter._sessions._idle),
-            "kinds of drops": len(emitter._drops._unreported) + len(emitter._drops._reported_at),
+            "kinds of drops": len(emitter._drops.occurrences._unreported)
+            + len(emitter._drops.occurrences._reported_at),
             "kinds of failures": len(emitter._failures._unreported) + len(emitter._failures._reported_at),
             "names": len(self.tracker._reported_keys),
         }

@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from durable_store import DurableStore
 
 from snowplow_tracker._ledger import Claim, HandOutError, Ledger, Refusal, knows_limit
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
@@ -622,25 +623,103 @@ def test_lock_may_be_taken_twice():
     assert refusal is None
 
 
-def test_store_in_memory_knows_a_limit():
-    """So does a subclass that does not change how payloads are handed out."""
-
-    class Renamed(InMemoryEventStore):
-        pass
-
-    assert knows_limit(InMemoryEventStore())
-    assert knows_limit(Renamed())
+class Special(InMemoryEventStore):
+    def get_events_batch(self):
+        return super().get_events_batch()
 
 
-def test_other_store_does_not_know_a_limit(store):
-    """Neither does a subclass with a way of its own."""
+class Renamed(InMemoryEventStore):
+    pass
 
-    class Special(InMemoryEventStore):
-        def get_events_batch(self):
-            return super().get_events_batch()
 
-    assert not knows_limit(store)
-    assert not knows_limit(Special())
+class Wrapping(InMemoryEventStore):
+    def get_events_batch(self, *, limit=None):
+        return super().get_events_batch(limit)
+
+
+class Forwarding(InMemoryEventStore):
+    def get_events_batch(self, *arguments, **options):
+        return super().get_events_batch(*arguments, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer"),
+    [
+        (InMemoryEventStore, True),
+        (Renamed, True),
+        (Wrapping, True),
+        (DurableStore, True),
+        (ListStore, False),
+        (Special, False),
+        (Forwarding, False),
+    ],
+)
+def test_limit_is_known_where_it_is_an_argument(kind, answer):
+    """Stores in the wild, and subclasses with a way of their own, may not have it."""
+    assert knows_limit(kind()) is answer
+
+
+def test_limit_may_be_patched_away():
+    """An application may replace the method of an object, by something with a signature that Python cannot tell."""
+
+    def untold(limit):
+        return []
+
+    untold.__signature__ = 3
+    for replacement in (list, list, untold):
+        store = InMemoryEventStore()
+        store.get_events_batch = replacement
+
+        assert not knows_limit(store)
+
+
+def test_limit_is_passed_by_its_name():
+    """It may be a keyword only."""
+    ledger = Ledger(Wrapping())
+    for eid in "ab":
+        ledger.add({"eid": eid}, None)
+
+    assert payloads_of(ledger.take(1)) == [{"eid": "a"}]
+
+
+@pytest.mark.parametrize(("value", "answer"), [(True, True), (False, False), (None, False), ("yes", False)])
+def test_store_is_durable_if_it_says_so(value, answer):
+    """A stand-in of an application's tests, which has any attribute, does not."""
+    store = InMemoryEventStore()
+    store.is_durable = value
+
+    assert Ledger(store).is_durable is answer
+    assert not Ledger(InMemoryEventStore()).is_durable
+
+
+def test_first_payload_finds_what_others_left():
+    """Only that of a durable store, only once, and again in a forked child."""
+    store = DurableStore()
+    store.add_event({})
+    ledger = Ledger(store)
+    assert not ledger.has_found
+    ledger.add({}, None)
+    assert ledger.has_found
+
+    ledger.has_found = False
+    ledger.add({}, None)
+    assert not ledger.has_found
+
+    ledger.reset()
+    ledger.add({}, None)
+    assert ledger.has_found
+
+
+def test_size_after_a_payload_is_known(store):
+    """It spares the store a second question; nothing is known of a store that cannot tell."""
+    ledger = Ledger(store)
+    sizes = []
+    for failing in ((), (), ("add_event",), ("size",)):
+        store.failing = failing
+        ledger.add({}, None)
+        sizes.append(ledger.size_after_add)
+
+    assert sizes == [1, 2, 2, 0]
 
 
 def test_thread_does_not_wait_for_itself():

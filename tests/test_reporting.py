@@ -1,11 +1,12 @@
 """Reports of what keeps happening: the first at once, then sums."""
 
 import inspect
+import threading
 import time
 
 import pytest
 
-from snowplow_tracker._reporting import Occurrences
+from snowplow_tracker._reporting import Drops, Occurrences, call_back
 
 
 class Clock:
@@ -106,3 +107,55 @@ def test_clock_is_monotonic_by_default():
     default = inspect.signature(Occurrences).parameters["clock"].default
 
     assert default is time.monotonic
+
+
+def test_drop_is_told_to_the_log_and_to_the_callback(caplog):
+    """The log gets the first at once and the others in a sum, with the reason; the callback gets each."""
+    told = []
+    drops = Drops()
+
+    for number in range(3):
+        drops.report(
+            {"eid": number}, "no room", OSError("disk"), lambda count, payloads: told.append((count, payloads))
+        )
+    drops.report_rest()
+    drops.report_rest()
+
+    assert caplog.messages == ["Dropped 1 payloads: no room", "Dropped 2 payloads: no room"]
+    assert "disk" in caplog.text
+    assert told == [(0, [{"eid": number}]) for number in range(3)]
+
+
+def test_drop_inside_the_callback_is_told_to_the_log_only():
+    """Or a callback that puts the payload in again would be called for ever. Other threads are told as ever."""
+    told = []
+    drops = Drops()
+
+    def report(name, callback=None):
+        drops.report({"eid": name}, "no room", None, callback)
+
+    def again(count, payloads):
+        told.extend(payloads)
+        report("nested", again)
+        if len(told) == 1:
+            thread = threading.Thread(target=report, args=("in a thread", again))
+            thread.start()
+            thread.join()
+
+    report("first", again)
+    report("without a callback")
+
+    assert told == [{"eid": "first"}, {"eid": "in a thread"}]
+
+
+def test_callback_that_fails_is_logged(caplog):
+    """What it raises goes no further, unless it is meant to end the program."""
+
+    def fail(error):
+        raise error
+
+    call_back(fail, ValueError("of a callback"))
+
+    assert "of a callback" in caplog.text
+    with pytest.raises(KeyboardInterrupt):
+        call_back(fail, KeyboardInterrupt())

@@ -25,6 +25,7 @@ from snowplow_tracker import (
     SelfDescribing,
     SelfDescribingJson,
     Snowplow,
+    StoreOnlyEmitter,
     StructuredEvent,
     Subject,
     Tracker,
@@ -71,6 +72,7 @@ from snowplow_tracker.testing import (
     Answer,
     BadEvent,
     CollectedRequest,
+    EventStoreContract,
     GoodEvent,
     LocalCollector,
     RecordingEmitter,
@@ -245,6 +247,23 @@ def build_emitters(session: requests.Session) -> List[EmitterProtocol]:
     documented.batch_size = 7
     documented.byte_limit = None
     return [emitter, asynchronous, documented, SignedEmitter("https://collector.example.com"), QueueEmitter()]
+
+
+class TestDeclaredStore(EventStoreContract):
+    """A test of one's own store."""
+
+    def make_store(self) -> EventStore:
+        return DeclaredStore()
+
+
+def build_emitters_of_urls() -> List[PayloadReceiver]:
+    config = EmitterConfiguration(event_store="sqlite:///events.db?lease_seconds=60")
+    config.event_store = "memory:"
+    config.event_store = DeclaredStore()
+    with StoreOnlyEmitter(PersistentStore(), on_failure=on_failure) as storing:
+        stats: EmitterStats = storing.stats()
+        log.info("%d", stats.dropped)
+    return [Emitter("collector.example.com", event_store="redis://localhost"), StoreOnlyEmitter("memory:"), storing]
 
 
 def build_tracker(emitters: List[EmitterProtocol]) -> Tracker:

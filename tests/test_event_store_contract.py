@@ -1,0 +1,200 @@
+"""Each of the library's event stores keeps the contract, and the contract finds stores that do not."""
+
+import os
+import unittest
+
+import pytest
+from durable_store import DurableStore
+
+from snowplow_tracker import InMemoryEventStore
+from snowplow_tracker.testing import EventStoreContract
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A redis-server for all tests of this module."""
+    pytest.importorskip("redis")
+    pytest.importorskip("snowplow_tracker.redis_event_store")
+    redis_server = pytest.importorskip("redis_server")
+    if redis_server.PROGRAM is None:
+        pytest.skip("needs redis-server")
+    with redis_server.RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        server.start()
+        yield server
+
+
+class TestInMemoryEventStore(EventStoreContract):
+    """The store of an emitter that was given none."""
+
+    def make_store(self):
+        return InMemoryEventStore()
+
+
+class TestDurableStore(EventStoreContract):
+    """The stand-in that other tests use is as good as a real one, but for a fork, which copies its shelf."""
+
+    def make_store(self):
+        self.store = DurableStore(hand_out_size=1_000)
+        return self.store
+
+    def open_again(self):
+        return DurableStore(self.store.shelf)
+
+    test_forked_child_shares_a_durable_store = None
+
+
+class TestSQLiteEventStore(EventStoreContract):
+    """The store in a file."""
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path):
+        module = pytest.importorskip("snowplow_tracker.sqlite_event_store")
+        self.make_store = self.open_again = lambda: module.SQLiteEventStore(tmp_path / "events.db")
+
+
+class TestRedisEventStore(EventStoreContract):
+    """The store on a server."""
+
+    @pytest.fixture(autouse=True)
+    def _database(self, server):
+        module = pytest.importorskip("snowplow_tracker.redis_event_store")
+        server.client.flushall()
+        self.make_store = self.open_again = lambda: module.RedisEventStore(server.url, timeout=10.0)
+
+
+class Forgetful(DurableStore):
+    """Loses what is put back."""
+
+    def cleanup(self, batch, need_retry):
+        super().cleanup(batch, False)
+
+
+class Repeating(DurableStore):
+    """Hands out what waits, and lets it wait all the same."""
+
+    def get_events_batch(self, limit=None):
+        batch = super().get_events_batch(limit)
+        self.end_leases()
+        return batch
+
+
+class Reversed(DurableStore):
+    """Hands out the other way round."""
+
+    def get_events_batch(self, limit=None):
+        return super().get_events_batch(limit)[::-1]
+
+
+class Comparing(InMemoryEventStore):
+    """Knows payloads by what they look like."""
+
+    def cleanup(self, batch, need_retry):
+        handed_out = [payload for _, payload in self._handed_out.values()]
+        super().cleanup([payload for payload in handed_out if payload in batch], need_retry)
+
+
+class Greedy(DurableStore):
+    """Hands out a whole backlog."""
+
+    def get_events_batch(self, limit=None):
+        batch = super().get_events_batch(limit)
+        while limit is None and batch and self.size():
+            batch += super().get_events_batch()
+        return batch
+
+
+class Fragile(DurableStore):
+    """Fails when two threads are in it."""
+
+    is_busy = False
+
+    def add_event(self, payload):
+        raise OSError("two threads")
+
+
+def contract_of(store):
+    class Contract(EventStoreContract):
+        def make_store(self):
+            return store
+
+        def open_again(self):
+            return store
+
+    contract = Contract()
+    contract.setup_method()
+    return contract
+
+
+@pytest.mark.parametrize(
+    ("store", "rule"),
+    [
+        (Forgetful(), "payloads_of_a_retry_go_before_what_came_later"),
+        (Forgetful(), "part_of_a_batch_may_come_back"),
+        (Reversed(), "payloads_are_handed_out_oldest_first"),
+        (Comparing(), "equal_payloads_are_not_duplicates"),
+        (Comparing(), "payloads_are_known_by_identity"),
+        (Greedy(), "durable_store_hands_out_about_one_request"),
+        (Repeating(hand_out_size=1_000), "durable_store_hands_out_about_one_request"),
+        (Fragile(), "durable_store_serves_several_threads"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, DurableStore) else None,
+)
+def test_contract_finds_what_is_wrong(store, rule):
+    """A store that breaks a rule fails the test of that rule."""
+    with pytest.raises(AssertionError):
+        getattr(contract_of(store), f"test_{rule}")()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_contract_finds_a_store_that_is_not_for_a_fork():
+    """What the child does to a copy in its memory, the parent does not see."""
+    with pytest.raises(AssertionError):
+        contract_of(DurableStore(hand_out_size=9)).test_forked_child_shares_a_durable_store()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_contract_finds_a_store_that_fails_in_a_child():
+    """So does one that raises there."""
+
+    class OfTheParent(DurableStore):
+        parent = os.getpid()
+
+        def get_events_batch(self, limit=None):
+            assert os.getpid() == self.parent
+            return super().get_events_batch(limit)
+
+    with pytest.raises(AssertionError):
+        contract_of(OfTheParent(hand_out_size=9)).test_forked_child_shares_a_durable_store()
+
+
+@pytest.mark.parametrize("hook", ["make_store", "open_again"])
+def test_contract_says_what_it_needs(hook):
+    """Without a store there is nothing to test."""
+    with pytest.raises(NotImplementedError, match=f"^{hook} has to return"):
+        getattr(EventStoreContract(), hook)()
+
+
+def test_contract_takes_stores_with_the_methods_and_no_more():
+    """A store that hands out None, and has nothing of what is optional, is as good as any."""
+
+    class Plain:
+        def __init__(self):
+            self.inner = InMemoryEventStore()
+            self.add_event, self.cleanup, self.size = self.inner.add_event, self.inner.cleanup, self.inner.size
+
+        def get_events_batch(self):
+            return self.inner.get_events_batch() or None
+
+    outcomes = [outcome_of(contract_of(Plain()), rule) for rule in dir(EventStoreContract) if rule.startswith("test_")]
+
+    assert set(outcomes) == {"passed", "skipped"}
+
+
+def outcome_of(contract, rule):
+    try:
+        getattr(contract, rule)()
+    except unittest.SkipTest:
+        return "skipped"
+    finally:
+        contract.teardown_method()
+    return "passed"
