@@ -15,6 +15,7 @@ from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, Struc
 from .self_describing_json import SelfDescribingJson
 from .snowplow import Snowplow
 from .store_only_emitter import StoreOnlyEmitter
+from .sqlite_event_store import SQLiteEventStore
 from .subject import Subject
 from .tracker import Tracker
 from .tracker_configuration import TrackerConfiguration
@@ -58,6 +59,7 @@ __all__ = [
     "PayloadDictList",
     "PayloadReceiver",
     "RequestTimeout",
+    "SQLiteEventStore",
     "ScreenView",
     "SelfDescribing",
     "SelfDescribingJson",

@@ -20,7 +20,9 @@ LAYERS: Dict[str, List[str]] = {
         "_endpoint _flush_timer _lifecycle _transport _wire _worker_pool",
     ],
     "2 where payloads wait; one event type each": [
-        "event_store events._wire_field",
+        "_process_identity",
+        "_sqlite_file",
+        "event_store events._wire_field sqlite_event_store",
         "events.event",
         "events.page_ping events.page_view events.screen_view events.self_describing events.structured_event",
         "events",

@@ -26,6 +26,7 @@ from snowplow_tracker import (
     SelfDescribingJson,
     Snowplow,
     StoreOnlyEmitter,
+    SQLiteEventStore,
     StructuredEvent,
     Subject,
     Tracker,
@@ -150,6 +151,24 @@ class DeclaredStore(EventStore):
 
     def size(self) -> int:
         return 0
+
+
+def build_stores(folder: Path) -> List[EventStore]:
+    durable = SQLiteEventStore(
+        folder / "events.db",
+        buffer_capacity=50_000,
+        max_age=86_400,
+        lease_seconds=60.5,
+        synchronous="full",
+        timeout=0.5,
+    )
+    durable.cleanup(durable.get_events_batch(limit=10), True)
+    durable.max_age = None
+    path: str = durable.path
+    survives: bool = durable.is_durable
+    log.info("%s %s %d", path, survives, durable.expired)
+    durable.close()
+    return [durable, SQLiteEventStore("events.db"), PersistentStore(), InMemoryEventStore()]
 
 
 class QueueEmitter:
