@@ -12,10 +12,11 @@ from .emitter_configuration import EmitterConfiguration
 from .emitters import AsyncEmitter, Emitter
 from .event_store import EventStore, InMemoryEventStore
 from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
+from .redis_event_store import RedisClient, RedisEventStore
 from .self_describing_json import SelfDescribingJson
 from .snowplow import Snowplow
-from .store_only_emitter import StoreOnlyEmitter
 from .sqlite_event_store import SQLiteEventStore
+from .store_only_emitter import StoreOnlyEmitter
 from .subject import Subject
 from .tracker import Tracker
 from .tracker_configuration import TrackerConfiguration
@@ -58,6 +59,8 @@ __all__ = [
     "PayloadDict",
     "PayloadDictList",
     "PayloadReceiver",
+    "RedisClient",
+    "RedisEventStore",
     "RequestTimeout",
     "SQLiteEventStore",
     "ScreenView",

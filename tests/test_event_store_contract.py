@@ -6,7 +6,7 @@ import unittest
 import pytest
 from durable_store import DurableStore
 
-from snowplow_tracker import InMemoryEventStore
+from snowplow_tracker import InMemoryEventStore, RedisEventStore, SQLiteEventStore
 from snowplow_tracker.testing import EventStoreContract
 
 
@@ -14,7 +14,6 @@ from snowplow_tracker.testing import EventStoreContract
 def server(tmp_path_factory):
     """A redis-server for all tests of this module."""
     pytest.importorskip("redis")
-    pytest.importorskip("snowplow_tracker.redis_event_store")
     redis_server = pytest.importorskip("redis_server")
     if redis_server.PROGRAM is None:
         pytest.skip("needs redis-server")
@@ -48,8 +47,7 @@ class TestSQLiteEventStore(EventStoreContract):
 
     @pytest.fixture(autouse=True)
     def _file(self, tmp_path):
-        module = pytest.importorskip("snowplow_tracker.sqlite_event_store")
-        self.make_store = self.open_again = lambda: module.SQLiteEventStore(tmp_path / "events.db")
+        self.make_store = self.open_again = lambda: SQLiteEventStore(tmp_path / "events.db")
 
 
 class TestRedisEventStore(EventStoreContract):
@@ -57,9 +55,8 @@ class TestRedisEventStore(EventStoreContract):
 
     @pytest.fixture(autouse=True)
     def _database(self, server):
-        module = pytest.importorskip("snowplow_tracker.redis_event_store")
         server.client.flushall()
-        self.make_store = self.open_again = lambda: module.RedisEventStore(server.url, timeout=10.0)
+        self.make_store = self.open_again = lambda: RedisEventStore(server.url, timeout=10.0)
 
 
 class Forgetful(DurableStore):

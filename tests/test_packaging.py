@@ -94,6 +94,12 @@ def test_import_does_not_load_what_is_for_tests(fresh_import):
     assert [name for name in fresh_import["modules"] if name.startswith("snowplow_tracker.testing")] == []
 
 
+def test_import_does_not_load_what_not_everybody_needs(fresh_import):
+    """A client of Redis is loaded by a store that uses it."""
+    assert "snowplow_tracker.redis_event_store" in fresh_import["modules"]
+    assert "redis" not in fresh_import["modules"]
+
+
 def test_import_starts_no_thread(fresh_import):
     """The package is imported by processes that are about to fork."""
     assert fresh_import["threads"] == 1

@@ -21,12 +21,13 @@ from snowplow_tracker import (
     InMemoryEventStore,
     PagePing,
     PageView,
+    RedisEventStore,
     ScreenView,
     SelfDescribing,
     SelfDescribingJson,
     Snowplow,
-    StoreOnlyEmitter,
     SQLiteEventStore,
+    StoreOnlyEmitter,
     StructuredEvent,
     Subject,
     Tracker,
@@ -68,6 +69,7 @@ from snowplow_tracker.emitters import (
 )
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.payload import Payload
+from snowplow_tracker.redis_event_store import RedisClient
 from snowplow_tracker.subject import DEFAULT_PLATFORM
 from snowplow_tracker.testing import (
     Answer,
@@ -283,6 +285,15 @@ def build_emitters_of_urls() -> List[PayloadReceiver]:
         stats: EmitterStats = storing.stats()
         log.info("%d", stats.dropped)
     return [Emitter("collector.example.com", event_store="redis://localhost"), StoreOnlyEmitter("memory:"), storing]
+
+
+def build_shared_store(client: RedisClient) -> List[EventStore]:
+    store = RedisEventStore("redis://localhost", key="k", buffer_capacity=10, lease_seconds=60, timeout=0.5)
+    store.buffer_capacity = 20
+    shown: str = f"{store.key} {store.lease_seconds} {store.timeout} {store.is_durable}"
+    log.debug("%s %s", shown, store.get_events_batch(5))
+    store.close()
+    return [store, RedisEventStore(client)]
 
 
 def build_tracker(emitters: List[EmitterProtocol]) -> Tracker:

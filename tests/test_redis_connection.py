@@ -1,0 +1,203 @@
+"""How a Redis that is away is left alone, with a client that fails as it is told."""
+
+import sys
+import threading
+
+import pytest
+from support import PATIENCE_SECONDS
+
+from snowplow_tracker._redis_connection import RedisConnection
+
+
+class ResponseError(Exception):
+    """Like that of redis-py and its forks: Redis has answered, and refused."""
+
+
+class ReadOnlyError(ResponseError):
+    """Like that of redis-py: Redis has become a replica."""
+
+
+class Client:
+    """Runs scripts by a function of the test's."""
+
+    def __init__(self):
+        self.failure = None
+        self.calls = []
+        self.registered = []
+
+    def register_script(self, script):
+        self.registered.append(script)
+        return self.run
+
+    def run(self, keys, args):
+        self.calls.append((keys, args))
+        if self.failure is not None:
+            raise self.failure
+        return len(self.calls)
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def client():
+    return Client()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def connection(client, clock):
+    return RedisConnection(client, 1.0, clock)
+
+
+def fail(connection):
+    with pytest.raises(OSError, match=r"^gone$"):
+        connection.run("return", "key", ())
+
+
+def test_script_is_run_with_its_key_and_arguments(connection, client):
+    """The answer is what the script returns; a script is registered once."""
+    answers = [connection.run("return 1", "key", (1, "b")), connection.run("return 1", "key", ())]
+
+    assert answers == [1, 2]
+    assert client.calls == [(["key"], (1, "b")), (["key"], ())]
+    assert client.registered == [b"return 1"]
+
+
+def test_redis_that_failed_is_not_asked_for_a_second(connection, client, clock):
+    """Whoever calls meanwhile is told at once why, and does not wait."""
+    client.failure = OSError("gone")
+    fail(connection)
+
+    clock.now += 0.9
+    with pytest.raises(ConnectionError, match=r"^Redis is not asked for a moment, because it has failed: gone$"):
+        connection.run("return", "key", ())
+
+    assert len(client.calls) == 1
+
+
+def test_redis_is_asked_again_after_the_pause(connection, client, clock):
+    """A failure then begins another pause; a success ends it all."""
+    client.failure = OSError("gone")
+    fail(connection)
+    clock.now += 1.0
+    fail(connection)
+    with pytest.raises(ConnectionError):
+        connection.run("return", "key", ())
+
+    clock.now += 1.0
+    client.failure = None
+
+    assert [connection.run("return", "key", ()) for _ in range(2)] == [3, 4]
+
+
+def test_one_call_finds_out_for_all(connection, client, clock):
+    """While one waits for a Redis that may be back, the others are refused without waiting."""
+    client.failure = OSError("gone")
+    fail(connection)
+    clock.now += 1.0
+    is_asked, may_answer = threading.Event(), threading.Event()
+
+    def answer(keys, args):
+        is_asked.set()
+        assert may_answer.wait(PATIENCE_SECONDS)
+        return "back"
+
+    connection._functions["return"] = answer
+    answers = []
+    prober = threading.Thread(target=lambda: answers.append(connection.run("return", "key", ())))
+    prober.start()
+    assert is_asked.wait(PATIENCE_SECONDS)
+    with pytest.raises(ConnectionError, match="because it has failed: gone"):
+        connection.run("return", "key", ())
+    may_answer.set()
+    prober.join(PATIENCE_SECONDS)
+
+    assert answers == ["back"]
+    assert connection.run("return", "key", ()) == "back"
+
+
+def test_refusal_of_redis_is_no_failure(connection, client):
+    """A Redis that says no will answer the next question as quickly."""
+    client.failure = ResponseError("OOM")
+
+    for _ in range(2):
+        with pytest.raises(ResponseError, match=r"^OOM$"):
+            connection.run("return", "key", ())
+
+    assert len(client.calls) == 2
+
+
+def test_refusal_ends_the_pause(connection, client, clock):
+    """A Redis that says no is back."""
+    client.failure = OSError("gone")
+    fail(connection)
+    clock.now += 1.0
+
+    client.failure = ResponseError("OOM")
+    for _ in range(2):
+        with pytest.raises(ResponseError):
+            connection.run("return", "key", ())
+
+    assert len(client.calls) == 3
+
+
+@pytest.mark.parametrize(
+    "failure", [ReadOnlyError("You can't write"), ResponseError("Error running script: -READONLY You can't write")]
+)
+def test_replica_is_a_failure(connection, client, failure):
+    """A server that has become a replica is not the one to ask, be it Redis 7 or Redis 6 that says so."""
+    client.failure = failure
+    with pytest.raises(ResponseError):
+        connection.run("return", "key", ())
+
+    with pytest.raises(ConnectionError, match="You can't write"):
+        connection.run("return", "key", ())
+
+
+def test_interrupt_is_no_failure(connection, client, clock):
+    """Ctrl-C tells nothing about Redis, and does not keep others from asking."""
+    client.failure = OSError("gone")
+    fail(connection)
+    clock.now += 1.0
+    client.failure = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        connection.run("return", "key", ())
+
+    client.failure = None
+
+    assert connection.run("return", "key", ()) == 3
+
+
+def test_failure_is_kept_as_text(connection, client, clock):
+    """What an exception holds on to, such as the payloads of its frames, is not kept for as long as Redis is away."""
+    client.failure = OSError("gone")
+    fail(connection)
+
+    assert connection._failure == "gone"
+
+
+def test_connection_needs_no_client_to_be_closed(client):
+    """What belongs to the application, or was never opened, is left alone."""
+    RedisConnection(client, 1.0).close()
+    RedisConnection("redis://localhost", 1.0).close()
+
+    assert client.calls == []
+
+
+def test_missing_redis_py_is_named(monkeypatch):
+    """A URL takes redis-py; whoever does not have it is told what to install."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    connection = RedisConnection("redis://localhost", 1.0)
+
+    with pytest.raises(ImportError, match=r"needs redis-py for a URL: pip install 'snowplow-tracker\[redis\]'$"):
+        connection.run("return", "key", ())
