@@ -18,6 +18,8 @@ from support import PACKAGE_FOLDERS, PYTEST_PLUGIN
 
 from snowplow_tracker import Emitter, PageView, Snowplow, Tracker
 
+pytestmark = pytest.mark.thorough
+
 README = sections("README.md")
 RECIPES = sections("docs/testing.md")
 COMMANDS = sections("docs/command-line.md")

@@ -6,6 +6,8 @@ from importlib import metadata
 import pytest
 from support import PACKAGE_FOLDERS, PYTEST_PLUGIN
 
+pytestmark = pytest.mark.thorough
+
 SALE = "iglu:com.acme/sale/jsonschema/1-0-0"
 SALE_SCHEMA = {
     "$schema": "http://iglucentral.com/schemas/com.snowplowanalytics.self-desc/schema/jsonschema/1-0-0#",
