@@ -15,7 +15,7 @@ LAYERS: Dict[str, List[str]] = {
     ],
     "1 building blocks; one request, when to retry, call later, threads, exit and fork": [
         "_shown",
-        "constants contracts _json _reporting _retry _settings",
+        "constants contracts _deadline _json _reporting _retry _settings",
         "payload self_describing_json subject",
         "_endpoint _flush_timer _lifecycle _transport _wire _worker_pool",
     ],
