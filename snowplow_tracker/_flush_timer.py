@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class FlushTimer:
     """Calls an emitter's `flush` when a time is over, from one thread that exists only while the timer is active.
 
-    It does not keep the emitter alive. The condition's lock guards all attributes; the flush runs without it.
+    It does not keep the emitter alive. The lock guards all attributes; the flush runs without it.
     """
 
     def __init__(self, emitter: EmitterProtocol, repeating: bool) -> None:
@@ -34,7 +34,9 @@ class FlushTimer:
 
     def reset(self) -> None:
         """Begin anew without a thread and without an appointment, as a forked child must."""
-        self._changed = threading.Condition()
+        # To take the lock is one step. To take the condition is not, and Ctrl-C in it would leave it taken for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._interval_seconds = 0.0
         self._due_at: Optional[float] = None
         # Tells an appointment from a later one; `_flushing_for` is the one whose flush was begun last.
@@ -53,7 +55,7 @@ class FlushTimer:
             ValueError: The timeout is not positive.
         """
         positive_number("timeout", timeout)
-        with self._changed:
+        with self._lock:
             self._interval_seconds = timeout
             self._due_at = time.monotonic() + timeout
             self._appointments += 1
@@ -70,19 +72,19 @@ class FlushTimer:
 
     def cancel(self) -> None:
         """Forget the appointment. A flush that has begun goes on."""
-        with self._changed:
+        with self._lock:
             self._due_at = None
             self._appointments += 1
             self._changed.notify_all()
 
     def is_active(self) -> bool:
         """Tell whether a flush is ahead."""
-        with self._changed:
+        with self._lock:
             return self._due_at is not None and (self.has_thread() or time.monotonic() < self._due_at)
 
     def remaining_seconds(self) -> float:
         """Return the seconds until the next flush; 0.0 if it is due or the timer is not active."""
-        with self._changed:
+        with self._lock:
             return 0.0 if self._due_at is None else max(0.0, self._due_at - time.monotonic())
 
     def has_thread(self) -> bool:
@@ -105,7 +107,7 @@ class FlushTimer:
 
     def _wait_until_due(self) -> bool:
         """Wait for the appointment; False if there is none any more, and the thread must end."""
-        with self._changed:
+        with self._lock:
             while self._due_at is not None:
                 appointment = self._appointments
                 remaining = self._due_at - time.monotonic()
@@ -120,6 +122,6 @@ class FlushTimer:
             return False
 
     def _make_next_appointment(self) -> None:
-        with self._changed:
+        with self._lock:
             if self._repeating and self._flushing_for == self._appointments:
                 self._due_at = time.monotonic() + self._interval_seconds

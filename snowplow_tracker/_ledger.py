@@ -62,6 +62,10 @@ class Ledger:
     Nobody logs or calls back under it. `changed` is notified when payloads are settled or come back. The lock is
     reentrant, so that a signal handler which tracks an event cannot deadlock with the code that it interrupted.
 
+    So a handler may come between any two steps, and may end them by an exception, as Ctrl-C does. Therefore nothing is
+    called between reading a figure and changing it; what is counted and what is noted in one line belongs together; a
+    payload is in flight before it leaves the store, and until it is back there.
+
     A durable store may be shared with other processes: what waits in it need not have been accepted here, and what was
     accepted here may be delivered elsewhere.
 
@@ -198,18 +202,26 @@ class Ledger:
         Returns:
             Why the payload was not accepted; None if it was.
         """
+        figures, is_counted = self.figures, False
         with self.lock:
             self.size_after_add = 0
             try:
-                refusal = self._offer(payload, capacity)
-            except Exception as error:
-                refusal = Refusal("the event store failed", error)
-            if refusal is None:
-                self.size_after_add += 1
-                self.figures.accepted += 1
-                self._count_bytes([payload], 1)
-            else:
-                self.figures.dropped += 1
+                try:
+                    refusal = self._offer(payload, capacity)
+                except Exception as error:
+                    refusal = Refusal("the event store failed", error)
+                if refusal is None:
+                    figures.accepted, is_counted = figures.accepted + 1, True
+                    self.size_after_add += 1
+                    self._count_bytes([payload], 1)
+                else:
+                    figures.dropped += 1
+            except BaseException:
+                if not is_counted and not self.is_durable:
+                    # The payload may be anywhere by now: what has interrupted this may have sent it.
+                    known = figures.delivered + figures.rejected + len(self._in_flight) + self.waiting()
+                    figures.accepted = max(figures.accepted, known)
+                raise
         return refusal
 
     def take(self, limit: Optional[int] = None, unless_in_flight: bool = False) -> List[Claim]:
@@ -225,17 +237,27 @@ class Ledger:
         with self.lock:
             if unless_in_flight and self._in_flight:
                 return []
+            batch: PayloadDictList = []
+            claims: List[Claim] = []
             try:
-                # Some stores in the wild give None if nothing waits.
-                batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
+                if _shows_what_comes_next(self.store):
+                    claims = self._claim(self._waiting_payloads()[:limit])
+                    batch = self._get_limited_batch(len(claims))
+                else:
+                    # Some stores in the wild give None if nothing waits.
+                    batch = (self.store.get_events_batch() if limit is None else self._get_limited_batch(limit)) or []
+                    claims = self._claim(batch)
             except Exception as error:
                 raise HandOutError from error
+            except BaseException:
+                self._claim(batch)
+                raise
             if batch or not self.is_durable:
                 self._count_bytes(batch, -1)
             else:
                 # Others have taken what was counted.
                 self.bytes_queued = self.wire_bytes = 0
-            return self._claim(batch)
+            return claims
 
     def admit(self, batch: PayloadDictList) -> List[Claim]:
         """Return the claims of a batch that is about to be sent.
@@ -244,15 +266,23 @@ class Ledger:
         """
         with self.lock:
             strangers = [payload for payload in batch if id(payload) not in self._in_flight]
-            figures = self.figures
-            size = self.waiting()
-            gone = figures.accepted - figures.delivered - figures.rejected - len(self._in_flight) - size
             # An application may have taken payloads out of the store itself; those were accepted when they came. What
             # is gone from a durable store is with other emitters.
-            figures.accepted += max(0, len(strangers) - (0 if self.is_durable else max(0, gone)))
+            figures, is_counted = self.figures, False
+            # In this order, what a signal handler adds in between counts as waiting, and not as gone.
+            unsettled = figures.accepted - figures.delivered - figures.rejected - len(self._in_flight)
+            size = self.waiting()
+            gone = 0 if self.is_durable else max(0, unsettled - size)
+            newcomers = max(0, len(strangers) - gone)
             if not size:
                 self.bytes_queued = self.wire_bytes = 0
-            self._claim(strangers)
+            try:
+                self._claim(strangers)
+                figures.accepted, is_counted = figures.accepted + newcomers, True
+            except BaseException:
+                if not is_counted and strangers and id(strangers[0]) in self._in_flight:
+                    figures.accepted += newcomers
+                raise
             return [self._in_flight[id(payload)] for payload in batch]
 
     def settle(self, delivered: PayloadDictList, rejected: PayloadDictList) -> None:
@@ -261,9 +291,8 @@ class Ledger:
         if not done:
             return
         with self.lock:
-            self.figures.delivered += len(delivered)
-            self.figures.rejected += len(rejected)
             error = self._clean_up(done, need_retry=False)
+            self._close_account(done, len(delivered), len(rejected))
         if error is not None:
             outlook = ", which may be delivered again when their lease ends" if self.is_durable else ""
             logger.error("The event store failed to forget %d payloads%s", len(done), outlook, exc_info=error)
@@ -284,16 +313,31 @@ class Ledger:
         with self.lock:
             error = self._clean_up(batch, need_retry=True)
             if error is not None:
-                self.figures.rejected += 0 if self.is_durable else len(batch)
+                # A durable store has only lent them.
+                self._close_account(batch, 0, 0 if self.is_durable else len(batch))
             else:
+                retries = len(batch) if is_retry else 0
+                self.figures.retries += retries
                 self._count_bytes(batch, 1)
-                self.figures.retries += len(batch) if is_retry else 0
+                self._land(batch)
         return error
 
     def unsettled(self, claims: List[Claim]) -> PayloadDictList:
         """Return the payloads of those claims that were neither settled nor put back yet."""
         with self.lock:
             return [claim.payload for claim in claims if self._in_flight.get(id(claim.payload)) is claim]
+
+    def stranded(self, claims: Optional[List[Claim]] = None) -> PayloadDictList:
+        """Return payloads whose sending was interrupted, and that nobody has put back into the store yet.
+
+        Args:
+            claims: Which to look at; all claims of the calling thread by default.
+        """
+        with self.lock:
+            if claims is None:
+                mine = threading.get_ident()
+                claims = [claim for claim in list(self._in_flight.values()) if claim.thread == mine]
+            return self.release(self.unsettled(claims)) if claims else []
 
     def release(self, batch: PayloadDictList) -> PayloadDictList:
         """Forget that payloads are in flight, because the application has put them into the store itself.
@@ -302,12 +346,13 @@ class Ledger:
             Those that are not there.
         """
         with self.lock:
-            waiting = set(map(id, getattr(self.store, "event_buffer", [])))
-            for payload in batch:
-                if id(payload) in waiting:
-                    del self._in_flight[id(payload)]
-            self.changed.notify_all()
+            waiting = set(map(id, self._waiting_payloads()))
+            self._land([payload for payload in batch if id(payload) in waiting])
             return [payload for payload in batch if id(payload) not in waiting]
+
+    def is_locked_here(self) -> bool:
+        """Tell whether this thread has the lock: then it is in a signal handler, and keeps all others waiting."""
+        return self.changed._is_owned()  # type: ignore[attr-defined,no-any-return]  # what `wait` makes sure of, too
 
     def use_lock(self, lock: Any) -> None:
         """Use a lock of the application's."""
@@ -318,7 +363,7 @@ class Ledger:
         """Measure all that waits, after `measure` was set."""
         with self.lock:
             self.bytes_queued = self.wire_bytes = 0
-            self._count_bytes(list(getattr(self.store, "event_buffer", [])), 1)
+            self._count_bytes(self._waiting_payloads(), 1)
 
     def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
         if self.closed:
@@ -339,27 +384,51 @@ class Ledger:
         self._hand_outs += 1
         mine = threading.get_ident()
         claims = [Claim(self._hand_outs, payload, mine) for payload in batch]
-        self._in_flight.update((id(claim.payload), claim) for claim in claims)
+        # In one step, all of them or none.
+        self._in_flight.update({id(claim.payload): claim for claim in claims})
         return claims
+
+    def _waiting_payloads(self) -> PayloadDictList:
+        """Copy what waits, as far as the store shows it."""
+        return list(getattr(self.store, "event_buffer", []))
 
     def _get_limited_batch(self, limit: int) -> PayloadDictList:
         return self.store.get_events_batch(limit=limit)  # type: ignore[call-arg]  # only for a store that knows_limit
 
     def _clean_up(self, batch: PayloadDictList, need_retry: bool) -> Optional[Exception]:
-        for payload in batch:
-            self._in_flight.pop(id(payload), None)
-        self.changed.notify_all()
         try:
             self.store.cleanup(batch, need_retry)
         except Exception as failure:
             return failure
         return None
 
+    def _close_account(self, batch: PayloadDictList, delivered: int, rejected: int) -> None:
+        """Count payloads and forget them: both, whatever comes in between."""
+        figures, is_counted = self.figures, False
+        try:
+            figures.delivered, figures.rejected, is_counted = (
+                figures.delivered + delivered,
+                figures.rejected + rejected,
+                True,
+            )
+            self._land(batch)
+        except BaseException:
+            if is_counted:
+                self._land(batch)
+            raise
+
+    def _land(self, batch: PayloadDictList) -> None:
+        """Note that payloads are in flight no more."""
+        for payload in batch:
+            self._in_flight.pop(id(payload), None)
+        self.changed.notify_all()
+
     def _count_bytes(self, payloads: List[PayloadDict], sign: int) -> None:
         if self.measure is not None:
+            printed, on_wire = sum(map(_printed_length, payloads)), sum(map(self.measure, payloads))
             # Payloads that others have put into the store are taken without having been counted here.
-            self.bytes_queued = max(0, self.bytes_queued + sign * sum(map(_printed_length, payloads)))
-            self.wire_bytes = max(0, self.wire_bytes + sign * sum(map(self.measure, payloads)))
+            self.bytes_queued = max(0, self.bytes_queued + sign * printed)
+            self.wire_bytes = max(0, self.wire_bytes + sign * on_wire)
 
 
 def _printed_length(payload: PayloadDict) -> int:
@@ -367,6 +436,11 @@ def _printed_length(payload: PayloadDict) -> int:
         return len(str(payload))
     except Exception:  # of a value that an application passed to `send_events` itself
         return 0
+
+
+def _shows_what_comes_next(store: EventStore) -> bool:
+    """Tell whether a store hands out just what is first in its `event_buffer`."""
+    return getattr(type(store), "get_events_batch", None) is InMemoryEventStore.get_events_batch
 
 
 def knows_limit(store: EventStore) -> bool:

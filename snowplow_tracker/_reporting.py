@@ -81,9 +81,13 @@ class Drops:
         if drops:
             logger.error("Dropped %d payloads: %s", drops, reason, exc_info=error)
         if on_failure is not None and not self.telling.is_under_way:
-            self.telling.is_under_way = True
             try:
-                call_back(on_failure, 0, [payload])
+                # Ctrl-C may come in the end of a block as well. So there are two, and one of them is not hit.
+                try:
+                    self.telling.is_under_way = True
+                    call_back(on_failure, 0, [payload])
+                finally:
+                    self.telling.is_under_way = False
             finally:
                 self.telling.is_under_way = False
 

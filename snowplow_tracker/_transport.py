@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import re
 import ssl
-import time
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qs, urlsplit
@@ -13,7 +12,9 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 from requests.utils import get_auth_from_url
 
+from ._deadline import BoundedAdapter, at_most, exchange
 from ._retry import NO_RESPONSE, parse_retry_after
+from ._shown import shown
 from .typing import RequestTimeout
 
 __all__ = [
@@ -27,7 +28,7 @@ __all__ = [
     "within",
 ]
 
-# To connect, and to wait for the next byte of the response.
+# To connect, and to wait for the answer. The whole exchange takes no longer than both together.
 DEFAULT_TIMEOUT_SECONDS = (10.0, 30.0)
 
 _ORIGINAL_SESSION = requests.sessions.Session
@@ -69,7 +70,12 @@ class Status(int):
     @classmethod
     def no_response(cls, reason: object) -> "Status":
         """Describe a request that ended in an exception, or in something that is no status."""
-        text = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
+        try:
+            text = str(reason)
+        except Exception:  # an override may raise anything
+            text = shown(reason)
+        if isinstance(reason, BaseException):
+            text = f"{type(reason).__name__}: {text}"
         # The query of a GET is the payload, which is nobody's business in a log.
         return cls(NO_RESPONSE, error=_QUERY.sub("?...", text)[:_MAX_ERROR_CHARACTERS])
 
@@ -172,6 +178,11 @@ class SessionPool:
         self._idle = []
 
     def _send(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
+        # Redirects and a second attempt included.
+        with exchange(_total_seconds(arguments.get("timeout"))):
+            return self._send_within(method, url, arguments)
+
+    def _send_within(self, method: str, url: str, arguments: Mapping[str, Any]) -> requests.Response:
         session = None
         with contextlib.suppress(IndexError):
             session = self._idle.pop()
@@ -216,6 +227,8 @@ class _CollectorSession(requests.Session):
         self.max_redirects = _MAX_REDIRECTS
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
         self.auth = _CredentialsOfUrl()
+        self.mount("https://", BoundedAdapter())
+        self.mount("http://", BoundedAdapter())
 
     def close(self) -> None:
         """Close the connections, which `requests` leaves to finalizers; and those do nothing any more at exit."""
@@ -251,7 +264,7 @@ def _read_answer(response: requests.Response) -> None:
     """Read the body, because a connection is used again only after it; the status alone decides the outcome."""
     # Mocks of applications have no body, or an odd one; real ones may break off. The status counts all the same.
     is_complete = False
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Exception), at_most(_MAX_ANSWER_SECONDS):
         is_complete = _reads_to_the_end(response.raw)
     if not is_complete:
         with contextlib.suppress(Exception):
@@ -261,13 +274,19 @@ def _read_answer(response: requests.Response) -> None:
 def _reads_to_the_end(raw: Any) -> bool:
     # Takes what is there, where urllib3 knows how to, and does not wait for a number of bytes.
     read = getattr(raw, "read1", raw.read)
-    give_up_at, size = time.monotonic() + _MAX_ANSWER_SECONDS, 0
-    while size <= _MAX_ANSWER_BYTES and time.monotonic() < give_up_at:
+    size = 0
+    while size <= _MAX_ANSWER_BYTES:
         data = read(_MAX_ANSWER_BYTES)
         if not data:
             return True
         size += len(data)
     return False
+
+
+def _total_seconds(timeout: Optional[RequestTimeout]) -> Optional[float]:
+    if timeout is None:
+        return None
+    return sum(timeout) if isinstance(timeout, (tuple, list)) else 2 * timeout
 
 
 def _loses_payloads(redirect: Any, target: Any) -> bool:

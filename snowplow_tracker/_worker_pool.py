@@ -31,8 +31,13 @@ class _Tasks(queue.Queue):  # type: ignore[type-arg]  # Python 3.8 has no subscr
         self.not_full = threading.Condition(self.mutex)
         self.all_tasks_done = threading.Condition(self.mutex)
 
-    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:
-        super().put(item, block, timeout)
+    def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:  # noqa: ARG002  # no limit
+        # As the base class does it for a queue without a limit, which it is. But that takes a condition, which is not
+        # one step, so that Ctrl-C in it would leave the queue locked for ever.
+        with self.mutex:
+            self._put(item)
+            self.unfinished_tasks += 1
+            self.not_empty.notify()
         pool = self._pool()
         if isinstance(item, list) and pool is not None:
             pool.serve()
@@ -103,7 +108,7 @@ class WorkerPool:
             self._threads.append(thread)
             shift = self._shift
         try:
-            self._work_off(shift)
+            self._work_off(shift, may_leave=False)
         finally:
             with self._lock:
                 self._threads = [other for other in self._threads if other is not thread]
@@ -113,8 +118,12 @@ class WorkerPool:
         with self._lock:
             self._threads = []
             self._shift = object()
-        with self.queue.not_empty:
+        with self.queue.mutex:
             self.queue.not_empty.notify_all()
+
+    def is_locked_here(self) -> bool:
+        """Tell whether the calling thread has a lock: then it is in a signal handler, and keeps the workers waiting."""
+        return self._lock._is_owned() or self.queue.mutex._is_owned()  # type: ignore[attr-defined,no-any-return]
 
     def has_threads(self) -> bool:
         """Tell, without a lock, whether workers were started and not stopped."""
@@ -132,15 +141,28 @@ class WorkerPool:
                 self._started += 1
                 name = f"{self._name}-{self._started}"
                 thread = threading.Thread(target=self._work_off, args=(self._shift,), name=name, daemon=True)
+                self._threads.append(thread)
                 try:
                     thread.start()
                 except RuntimeError:
                     # Out of threads, or the interpreter is shutting down.
+                    self._threads.remove(thread)
                     break
-                self._threads.append(thread)
             return bool(self._threads)
 
-    def _work_off(self, shift: object) -> None:
+    def _leave_if_surplus(self) -> bool:
+        """Take the calling thread out of the list, if its owner wants fewer threads by now."""
+        owner = self._owner()
+        if owner is None or len(self._threads) <= owner._thread_limit():
+            return False
+        thread = threading.current_thread()
+        with self._lock:
+            is_surplus = thread in self._threads and len(self._threads) > owner._thread_limit()
+            if is_surplus:
+                self._threads = [other for other in self._threads if other is not thread]
+        return is_surplus
+
+    def _work_off(self, shift: object, may_leave: bool = True) -> None:
         tasks = self.queue
         while True:
             with tasks.not_empty:
@@ -148,6 +170,10 @@ class WorkerPool:
                     tasks.not_empty.wait()
                 # What waits when a shift ends is done by it, unless there is a next one.
                 if shift is not self._shift and (self._threads or not tasks.qsize()):
+                    return
+                if may_leave and self._leave_if_surplus():
+                    # Somebody else has to take the task that has woken this thread.
+                    tasks.not_empty.notify()
                     return
                 task = tasks.get()
             try:

@@ -41,7 +41,7 @@ class EmitterConfiguration:
         byte_limit: Send as soon as what waits would make a request body (for GET: query strings) of so many bytes. 1 or
             more; no such limit by default.
         request_timeout: Seconds for connecting, and for each wait for the response; or a pair for the one and the
-            other. By default 10 s to connect and 30 s to read.
+            other. A whole request takes no longer than both together. By default 10 s to connect and 30 s to read.
         max_retry_delay_seconds: The longest pause between attempts while the collector fails; 60 s by default.
         buffer_capacity: How many payloads may wait or be in flight at a time. More are dropped. By default what the
             event store says, and that is 10,000 in memory.

@@ -1,13 +1,12 @@
 """When payloads are sent, and what the outcome means for each of them."""
 
-import contextlib
 import functools
 import logging
 import queue
 import threading
 import time
 import warnings
-from typing import Any, Dict, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import requests
 from typing_extensions import Self
@@ -99,6 +98,8 @@ class _ThreadState(threading.local):
         deadline: Monotonic time at which an explicit flush must end.
         backoffs_seen: How many backoffs there had been when the attempt began; None outside of an attempt.
         retry_after_seconds: What the collector asked for in the attempt.
+        lost: How many payloads the store failed to take back, of those that the callbacks are about to be told of; None
+            if there is no such report ahead.
     """
 
     is_sending = False
@@ -111,6 +112,7 @@ class _ThreadState(threading.local):
     deadline: Optional[float] = None
     backoffs_seen: Optional[int] = None
     retry_after_seconds = 0.0
+    lost: Optional[int] = None
 
 
 class _Sends(threading.local):
@@ -120,6 +122,44 @@ class _Sends(threading.local):
 
 
 _sends = _Sends()
+
+
+class _Kept:
+    """Leaves what a thread is doing as it was before the block, whatever ends that.
+
+    Ctrl-C may come in the end of the block as well. So there are always two of these, and one of them is not hit.
+    """
+
+    def __init__(self, mine: _ThreadState) -> None:
+        self._mine = mine
+        self._before = (
+            mine.is_sending,
+            mine.is_flushing,
+            mine.is_explicit,
+            mine.is_tracking,
+            mine.waiting,
+            mine.deadline,
+            mine.backoffs_seen,
+            mine.lost,
+            _sends.depth,
+        )
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exception: object) -> None:
+        mine = self._mine
+        (
+            mine.is_sending,
+            mine.is_flushing,
+            mine.is_explicit,
+            mine.is_tracking,
+            mine.waiting,
+            mine.deadline,
+            mine.backoffs_seen,
+            mine.lost,
+            _sends.depth,
+        ) = self._before
 
 
 class Emitter(EmitterProtocol):
@@ -306,19 +346,15 @@ class Emitter(EmitterProtocol):
     def _flush_if_due(self) -> None:
         """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store."""
         mine, ledger = self._mine, self._ledger
-        mine.waiting = ledger.size_after_add
-        try:
+        with _Kept(mine), _Kept(mine):
+            mine.waiting = ledger.size_after_add
             is_due = self.reached_limit()
-        finally:
-            mine.waiting = None
         if not is_due and not ledger.has_found:
             return
         ledger.has_found = False
-        was_tracking, mine.is_tracking = mine.is_tracking, True
-        try:
+        with _Kept(mine), _Kept(mine):
+            mine.is_tracking = True
             self.flush()
-        finally:
-            mine.is_tracking = was_tracking
 
     def reached_limit(self) -> bool:
         """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
@@ -341,6 +377,7 @@ class Emitter(EmitterProtocol):
         if self._is_inside_flush():
             self._mine.wants_flush = True
         else:
+            self._recover()
             self._flush_here(hold_back=not self._mine.is_explicit)
 
     def async_flush(self) -> None:
@@ -380,15 +417,20 @@ class Emitter(EmitterProtocol):
             logger.debug("There is nothing to send")
             return
         batch = list(evts)
-        claims = self._ledger.admit(batch)
+        is_outermost = not self._is_inside_flush()
+        claims: List[Claim] = []
         try:
-            with self._sending():
+            with _Kept(self._mine), _Kept(self._mine):
+                self._begin_sending()
+                claims = self._ledger.admit(batch)
                 outcome = self._attempt(batch)
                 self._settle(outcome, claims)
                 self._report(outcome)
         except BaseException:
-            self._put_back(self._ledger.unsettled(claims))
+            self._recover(None if is_outermost else claims)
             raise
+        finally:
+            self._close_if_ended()
         if self._mine.wants_flush and not self._is_inside_flush():
             # The application called this method itself; a callback completed the next batch.
             self.flush()
@@ -548,7 +590,7 @@ class Emitter(EmitterProtocol):
         with self._ledger.lock:
             self._back_off()
             error = self._ledger.put_back(failed_events)
-        self._report_loss(len(failed_events), error)
+        self._report_loss(failed_events, error)
 
     def _call_retry(self, failed_events: PayloadDictList) -> None:
         try:
@@ -621,6 +663,7 @@ class Emitter(EmitterProtocol):
             return self._take_share(unless_in_flight)
         except HandOutError as failure:
             logger.error("The event store failed to hand out payloads", exc_info=failure.__cause__)
+        self._recover()
         with self._ledger.lock:
             self._mine.retry_after_seconds = 0.0
             self._back_off()
@@ -634,17 +677,21 @@ class Emitter(EmitterProtocol):
 
     def _send(self, claims: List[Claim]) -> None:
         """Send payloads of the store, and make sure that none of them stays in flight."""
-        with self._sending():
-            try:
-                self.send_events([claim.payload for claim in claims])
-            except Exception:
-                # Only code of the application gets here: an override, or a replaced static method.
-                logger.exception("Sending %d payloads failed", len(claims))
-                self._mine.has_failed = True
-                self._call_retry(self._ledger.unsettled(claims))
-            except BaseException:
-                self._put_back(self._ledger.unsettled(claims))
-                raise
+        try:
+            with _Kept(self._mine), _Kept(self._mine):
+                self._begin_sending()
+                try:
+                    self.send_events([claim.payload for claim in claims])
+                except Exception:
+                    # Only code of the application gets here: an override, or a replaced static method.
+                    logger.exception("Sending %d payloads failed", len(claims))
+                    self._mine.has_failed = True
+                    self._call_retry(self._ledger.unsettled(claims))
+        except BaseException:
+            self._recover(claims)
+            raise
+        finally:
+            self._close_if_ended()
         # An override of `send_events` has taken care of what it did not pass on.
         self._ledger.settle(self._ledger.unsettled(claims), [])
 
@@ -655,20 +702,32 @@ class Emitter(EmitterProtocol):
         # Nor for another emitter: its callback may be waiting for this one.
         return _sends.depth > 0 or self._mine.is_flushing
 
-    @contextlib.contextmanager
-    def _sending(self) -> Iterator[None]:
+    def _begin_sending(self) -> None:
+        """Note that this thread sends; what it did before is kept by `_Kept`."""
         mine = self._mine
-        before, depth = (mine.is_sending, mine.backoffs_seen), _sends.depth
-        mine.is_sending, mine.backoffs_seen, mine.retry_after_seconds = True, self._backoffs, 0.0
-        _sends.depth = depth + 1
+        mine.is_sending, mine.backoffs_seen, mine.retry_after_seconds, mine.lost = True, self._backoffs, 0.0, None
+        _sends.depth += 1
+
+    def _close_if_ended(self) -> None:
+        # The connection of a send was in use when the others were closed.
+        if self._is_ended:
+            self._sessions.close()
+
+    def _as_flush(self, work: Callable[[], None]) -> None:
+        """Do something as a flush of this thread: afterwards, whatever ends it, nothing of it is in flight."""
+        is_outermost = not self._is_inside_flush()
         try:
-            yield
-        finally:
-            _sends.depth = depth
-            mine.is_sending, mine.backoffs_seen = before
-            if self._is_ended:
-                # The connection of this send was in use when the others were closed.
-                self._sessions.close()
+            with _Kept(self._mine), _Kept(self._mine):
+                self._mine.is_flushing = True
+                work()
+        except BaseException:
+            if is_outermost:
+                self._recover()
+            raise
+
+    def _recover(self, claims: Optional[List[Claim]] = None) -> None:
+        """Put back what an interrupted flush left in flight: of some claims, or all that this thread has taken."""
+        self._put_back(self._ledger.stranded(claims))
 
     def _attempt(self, batch: PayloadDictList) -> Outcome:
         """Make the requests. Whatever interrupts them, the payloads without an answer go back to the store."""
@@ -693,15 +752,21 @@ class Emitter(EmitterProtocol):
             logger.error("Lost %d payloads: %s", len(outcome.rejected), outcome.rejection)
 
     def _settle(self, outcome: Outcome, claims: List[Claim]) -> None:
+        # The callbacks are told of all that is not delivered, whatever becomes of it here.
+        self._mine.lost = 0
         self._settle_done(outcome)
         has_recovered = self._has_recovered(outcome)
         if outcome.failure is not None:
-            self._mine.has_failed = True
-            self._mine.retry_after_seconds = outcome.failure.retry_after_seconds
+            mine = self._mine
+            mine.has_failed = True
+            mine.retry_after_seconds = outcome.failure.retry_after_seconds
             self._call_retry(outcome.to_retry)
-            self._report_failure(outcome.failure, len(outcome.to_retry))
             # An override may have put them into the store itself, or else keep them.
-            self._ledger.settle([], self._ledger.release(self._ledger.unsettled(claims)))
+            kept = self._ledger.release(self._ledger.unsettled(claims))
+            self._ledger.settle([], kept)
+            self._report_failure(outcome.failure, len(outcome.to_retry) - len(kept) - (mine.lost or 0))
+            if kept:
+                logger.error("Lost %d payloads: %s did not put them back", len(kept), type(self).__name__)
         else:
             # Time was up before these were tried.
             self._put_back(outcome.to_retry, is_retry=False)
@@ -732,14 +797,22 @@ class Emitter(EmitterProtocol):
                 self._start_retry_timer(self.retry_delay)
 
     def _put_back(self, batch: PayloadDictList, is_retry: bool = True) -> None:
-        self._report_loss(len(batch), self._ledger.put_back(batch, is_retry))
+        self._report_loss(batch, self._ledger.put_back(batch, is_retry))
 
-    def _report_loss(self, count: int, error: Optional[Exception]) -> None:
-        if error is not None and self._ledger.is_durable:
-            reason = "the event store failed to take them back"
+    def _report_loss(self, payloads: PayloadDictList, error: Optional[Exception]) -> None:
+        """Report payloads that the event store failed to take back, if it did."""
+        if error is None:
+            return
+        count, reason = len(payloads), "the event store failed to take them back"
+        if self._ledger.is_durable:
             logger.warning("%d payloads will be retried when their lease ends: %s", count, reason, exc_info=error)
-        elif error is not None:
-            logger.error("Lost %d payloads: the event store failed to take them back", count, exc_info=error)
+            return
+        logger.error("Lost %d payloads: %s", count, reason, exc_info=error)
+        on_failure = self.on_failure
+        if self._mine.lost is not None:
+            self._mine.lost += count
+        elif on_failure is not None:
+            call_back(on_failure, 0, payloads)
 
     def _report_failure(self, status: Status, count: int) -> None:
         failures = self._failures.add(int(status))
@@ -766,18 +839,19 @@ class Emitter(EmitterProtocol):
     def _flush_here(self, hold_back: bool) -> None:
         """Flush in this thread, and once more if a callback asked for it."""
         mine = self._mine
-        mine.is_flushing, mine.wants_flush = True, False
-        try:
-            self._send_all(hold_back)
-            if mine.wants_flush:
-                mine.wants_flush = False
-                self._send_all(hold_back=True)
-        finally:
-            mine.is_flushing = False
+        self._as_flush(functools.partial(self._send_all_and_more, hold_back))
         if mine.wants_flush:
             # A callback that tracks an event for each success would keep this thread for ever.
             mine.wants_flush = False
             self.async_flush()
+
+    def _send_all_and_more(self, hold_back: bool) -> None:
+        mine = self._mine
+        mine.wants_flush = False
+        self._send_all(hold_back)
+        if mine.wants_flush:
+            mine.wants_flush = False
+            self._send_all(hold_back=True)
 
     def _flush_within(self, seconds: Optional[float], is_last: bool = False) -> bool:
         """Make one attempt, and with a time limit go on until it is reached or all is out; True if all was out then.
@@ -790,26 +864,26 @@ class Emitter(EmitterProtocol):
         mine, ledger = self._mine, self._ledger
         if self._is_ended and self._is_all_out():
             return True
-        deadline_before = mine.deadline
-        mine.deadline = deadline = None if seconds is None else time.monotonic() + seconds
+        self._recover()
         leaves_rest = is_last and ledger.is_durable
         try:
-            hold_back = leaves_rest
-            while True:
-                before, last_hand_out = ledger.done(), ledger.last_hand_out()
-                if leaves_rest and self.retry_delay > 0:
-                    self._wait_for_hand_outs(last_hand_out)
-                else:
-                    self._flush_once(hold_back)
-                if deadline is None or leaves_rest or self._is_rest_with_others(last_hand_out):
-                    return self._is_all_out()
-                self._wait_until_due(deadline, was_in_vain=ledger.done() == before)
-                is_all_out = self._is_all_out()
-                if is_all_out or self._is_time_up():
-                    return is_all_out
-                hold_back = True
+            with _Kept(mine), _Kept(mine):
+                mine.deadline = deadline = None if seconds is None else time.monotonic() + seconds
+                hold_back = leaves_rest
+                while True:
+                    before, last_hand_out = ledger.done(), ledger.last_hand_out()
+                    if leaves_rest and self.retry_delay > 0:
+                        self._wait_for_hand_outs(last_hand_out)
+                    else:
+                        self._flush_once(hold_back)
+                    if deadline is None or leaves_rest or self._is_rest_with_others(last_hand_out):
+                        return self._is_all_out()
+                    self._wait_until_due(deadline, was_in_vain=ledger.done() == before)
+                    is_all_out = self._is_all_out()
+                    if is_all_out or self._is_time_up():
+                        return is_all_out
+                    hold_back = True
         finally:
-            mine.deadline = deadline_before
             if self._is_ended:
                 self._end()
 
@@ -832,16 +906,16 @@ class Emitter(EmitterProtocol):
         return "flush" in self.__dict__ or type(self).flush not in _FLUSHES
 
     def _call_own_flush(self, hold_back: bool) -> None:
-        self._mine.is_explicit = not hold_back
-        try:
-            self.flush()
-        except Exception:
-            logger.exception("A flush of the application's failed")
-        finally:
-            self._mine.is_explicit = False
+        with _Kept(self._mine), _Kept(self._mine):
+            self._mine.is_explicit = not hold_back
+            try:
+                self.flush()
+            except Exception:
+                logger.exception("A flush of the application's failed")
 
     def _wait_for_hand_outs(self, last: int) -> None:
-        with self._ledger.changed:
+        # Not `with changed`, which is not one step, so that Ctrl-C in it would leave the lock taken for ever.
+        with self._ledger.lock:
             while not self._ledger.is_settled(last) and not self._is_time_up():
                 self._ledger.changed.wait(self._seconds_to_wait())
 
@@ -857,7 +931,7 @@ class Emitter(EmitterProtocol):
             deadline: A monotonic time.
             was_in_vain: Whether the last flush settled nothing; then another one at once would do no better.
         """
-        with self._ledger.changed:
+        with self._ledger.lock:
             while not self._is_time_up() and not self._is_all_out():
                 if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
                     return
@@ -1057,7 +1131,7 @@ class AsyncEmitter(Emitter):
             share = self._share_of([claim.payload for claim in claims])
             rest = [claim.payload for claim in claims[share:]]
             error = self._ledger.put_back(rest, is_retry=False)
-        self._report_loss(len(rest), error)
+        self._report_loss(rest, error)
         return claims[:share]
 
     def _share_of(self, waiting: PayloadDictList) -> int:
@@ -1086,7 +1160,7 @@ class AsyncEmitter(Emitter):
                 if task.begin():
                     self._flush_here(hold_back)
                 break
-            if task.done.wait(self._seconds_to_wait()):
+            if task.wait(self._seconds_to_wait()):
                 break
             if self._is_time_up():
                 # Nobody waits for it any more, so nobody must do it.
@@ -1097,9 +1171,13 @@ class AsyncEmitter(Emitter):
 
     def _wait_for_tasks(self) -> None:
         tasks = self._workers.queue
-        with tasks.all_tasks_done:
+        with tasks.mutex:
             while tasks.unfinished_tasks and not self._is_time_up() and self._workers.keep_running(self.thread_count):
                 tasks.all_tasks_done.wait(self._seconds_to_wait())
+
+    def _must_not_wait(self) -> bool:
+        # A signal handler that came while its thread had a lock would keep the workers from what it waits for.
+        return super()._must_not_wait() or self._ledger.is_locked_here() or self._workers.is_locked_here()
 
     def _thread_limit(self) -> int:
         return self.thread_count
@@ -1113,15 +1191,17 @@ class AsyncEmitter(Emitter):
                 if task.begin():
                     self._flush_here(task.hold_back)
             finally:
-                task.done.set()
+                task.finish()
         elif isinstance(task, list):
             self.send_events(task)
         else:
             self._send_one_request()
 
     def _send_one_request(self) -> None:
-        if self._is_backing_off() or self._leaves_rest():
-            return
+        if not self._is_backing_off() and not self._leaves_rest():
+            self._as_flush(self._take_and_send)
+
+    def _take_and_send(self) -> None:
         claims = self._take(unless_in_flight=self.retry_delay > 0)
         if not claims:
             return
@@ -1140,8 +1220,18 @@ class _Flush:
 
     def __init__(self, hold_back: bool) -> None:
         self.hold_back = hold_back
-        self.done = threading.Event()
         self._tickets = [None]
+        # To wait for a lock is one step. In the midst of an event, Ctrl-C would keep the worker from setting it.
+        self._running = threading.Lock()
+        self._running.acquire()
+
+    def finish(self) -> None:
+        """Have the one that waits go on."""
+        self._running.release()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the flush is done; False if it is not done in time."""
+        return self._running.acquire(timeout=seconds)
 
     def begin(self) -> bool:
         """True for the first caller only."""

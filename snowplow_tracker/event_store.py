@@ -62,13 +62,16 @@ class InMemoryEventStore(EventStore):
             limit: How many at the most; all of them by default.
         """
         batch = self.event_buffer[:limit]
-        del self.event_buffer[:limit]
-        turns = self._retry_turns[:limit][: len(batch)]
-        del self._retry_turns[: len(turns)]
-        fresh = len(batch) - len(turns)
+        turns = self._retry_turns[: len(batch)]
+        known = len(turns)
+        fresh = len(batch) - known
         turns.extend(range(self._next_turn, self._next_turn + fresh))
         self._next_turn += fresh
         self._handed_out.update(zip(map(id, batch), zip(turns, batch)))
+        # No more than was copied: a signal handler may have added a payload since. The buffer comes last, so that
+        # nothing is missing if Ctrl-C comes before.
+        del self._retry_turns[:known]
+        del self.event_buffer[: len(batch)]
         # An application that takes payloads out itself may never call `cleanup`. No emitter has so many under way.
         excess = len(self._handed_out) - max(self.buffer_capacity, DEFAULT_BUFFER_CAPACITY)
         for key in list(itertools.islice(self._handed_out, max(0, excess))):
@@ -92,8 +95,8 @@ class InMemoryEventStore(EventStore):
         # Batches may fail in another order than they were handed out; then their payloads are merged by turn.
         numbered = list(zip(turns + self._retry_turns, batch + self.event_buffer[:waiting]))
         numbered.sort(key=lambda pair: pair[0])
-        self._retry_turns = [turn for turn, _ in numbered]
         self.event_buffer[:waiting] = [payload for _, payload in numbered]
+        self._retry_turns = [turn for turn, _ in numbered]
 
     def clear(self) -> None:
         """Forget all payloads, those handed out included."""

@@ -102,7 +102,7 @@ class AtSteps:
 class Interleaving:
     """A small world with threads and a clock of its own; a context manager.
 
-    In it the library's locks, conditions, events, threads and clocks are ours. Each use of a lock is a step, and so is
+    In it the library's locks, conditions, threads and clocks are ours. Each use of a lock is a step, and so is
     each line of the library if `by_line`. At a step another thread may go on, as the schedule says. The clock stands
     still as long as a thread can go on, unless the schedule chooses one that waits for the time to pass.
 
@@ -129,7 +129,7 @@ class Interleaving:
     def __enter__(self) -> "Interleaving":
         names = SimpleNamespace(
             Condition=lambda lock=None: _Condition(self, lock or _RLock(self)),
-            Event=lambda: _Event(self),
+            Lock=lambda: _Lock(self),
             RLock=lambda: _RLock(self),
             TIMEOUT_MAX=threading.TIMEOUT_MAX,
             get_ident=threading.get_ident,
@@ -350,10 +350,14 @@ class _RLock:
         self.owner = world.current
         self.depth += depth
 
+    def _is_owned(self) -> bool:
+        return self.depth > 0 and self.owner is self._world.current
+
 
 class _Condition:
     def __init__(self, world: Interleaving, lock: _RLock) -> None:
         self._world, self._lock = world, lock
+        self._is_owned = lock._is_owned
         self._waiting: List[object] = []
 
     def __enter__(self) -> None:
@@ -381,21 +385,21 @@ class _Condition:
         self._waiting.clear()
 
 
-class _Event:
+class _Lock:
     def __init__(self, world: Interleaving) -> None:
         self._world = world
-        self._is_set = False
+        self._is_taken = False
 
-    def is_set(self) -> bool:
-        return self._is_set
-
-    def set(self) -> None:
-        self._is_set = True
+    def acquire(self, timeout: Optional[float] = None) -> bool:
         self._world.step()
+        if not self._world.wait(lambda: not self._is_taken, timeout):
+            return False
+        self._is_taken = True
+        return True
 
-    def wait(self, timeout: Optional[float] = None) -> bool:
+    def release(self) -> None:
+        self._is_taken = False
         self._world.step()
-        return self._world.wait(self.is_set, timeout)
 
 
 def _closed_gate() -> Any:

@@ -1,12 +1,20 @@
 """Stand-ins and small helpers that tests of more than one module need."""
 
+import os
 import threading
+from pathlib import Path
 from typing import Any, Callable, List, Optional, Set
 
+import snowplow_tracker
 from snowplow_tracker import Emitter
 
 # How long a test waits for another thread before it fails; nothing waits that long when all is well.
 PATIENCE_SECONDS = 15.0
+
+PYTEST_PLUGIN = "_snowplow_tracker_pytest"
+_PACKAGE = Path(snowplow_tracker.__file__).resolve().parent
+# For a PYTHONPATH. An installation puts the plugin beside the package; in a checkout it lies in a folder of its own.
+PACKAGE_FOLDERS = os.pathsep.join([str(_PACKAGE.parent), str(_PACKAGE / "_pytest11")])
 
 
 class ManualTimer:

@@ -15,7 +15,7 @@ LAYERS: Dict[str, List[str]] = {
     ],
     "1 building blocks; one request, when to retry, call later, threads, exit and fork": [
         "_shown",
-        "constants contracts _json _reporting _retry _settings",
+        "constants contracts _deadline _json _reporting _retry _settings",
         "payload self_describing_json subject",
         "_endpoint _flush_timer _lifecycle _redis_connection _transport _wire _worker_pool",
     ],
@@ -40,7 +40,7 @@ LAYERS: Dict[str, List[str]] = {
     ],
     "6 what users test and try with": [
         "testing._collected testing._containment testing._enriched testing._http_server testing._iglu",
-        "testing._expectation testing._pipeline",
+        "testing._expectation testing._pipeline testing._readable",
         "testing._event_log testing._failure_messages",
         "testing._assertions testing._micro",
         "testing._micro_ui",

@@ -238,8 +238,26 @@ def test_bad_events_are_reported_with_what_is_wrong(recorder, tracker):
 
     message = message_of(recorder.assert_no_bad)
 
-    assert message.startswith("Expected no bad events, got 1:\n    {'e': 'pv', 'p': 'web'}\n        ")
+    assert message.startswith("Expected no bad events, got 1:\n    page_view (without an eid)\n        ")
     assert "tv" in message
+
+
+def test_bad_event_is_called_by_what_can_be_read_of_it(recorder, tracker):
+    """The reader sees which event it is, and no Base64, though a part of it is bad."""
+    tracker.track(SelfDescribing(SelfDescribingJson(SALE, {}), context=[SelfDescribingJson("no schema", {})]))
+
+    message = message_of(recorder.assert_no_bad)
+
+    assert f"    unstruct {SALE} (eid " in message
+
+
+def test_wait_that_was_not_needed_is_not_told_of(recorder, tracker):
+    """One event too many is seen at once, whatever the timeout."""
+    tracker.track(PageView("https://example.com"))
+
+    message = message_of(recorder.assert_event, event_type="page_view", count=0, timeout=60)
+
+    assert message.startswith("Expected 0 good events with the following, but 1 of 1 match:\n")
 
 
 def test_events_are_ordered_by_their_creation(recorder):
@@ -420,7 +438,7 @@ def test_message_shows_bad_events(recorder):
         message_of(recorder.assert_order, ["page_view"]),
     ]
 
-    assert all("There is 1 bad event:\n    {'e': 'pv', 'p': 'web'}\n        " in message for message in messages)
+    assert all("There is 1 bad event:\n    page_view (without an eid)\n        " in message for message in messages)
 
 
 def test_message_of_a_count_lists_the_events(shop):
@@ -437,7 +455,7 @@ def test_message_of_a_count_lists_the_events(shop):
         "    struct shop / add\n"
         f"    unstruct {SALE}\n"
         "There are 2 bad events:\n"
-        "    {'p': 'web'}\n"
+        "    unknown (without an eid)\n"
     )
     assert message_of(shop.assert_count, bad=1).startswith("Expected 1 bad event, got 3 good and 2 bad\n")
 
@@ -573,7 +591,7 @@ def test_events_are_told_apart_by_what_they_are_about(recorder, payload, label):
     """A list of events shows more than their types."""
     good_event(recorder, **payload)
 
-    assert f"    {label} (eid None)" in message_of(recorder.assert_count, good=0)
+    assert f"    {label} (without an eid)" in message_of(recorder.assert_count, good=0)
 
 
 @pytest.mark.parametrize(

@@ -305,7 +305,15 @@ def test_flush_reaches_what_waited_when_a_retry_comes_before_it(collector):
     """What another thread puts back meanwhile is sent besides, not instead; what comes meanwhile does not count."""
     emitter = AsyncEmitter(collector.url, batch_size=100)
     fill(emitter, 1)
-    of_another_thread = [claim.payload for claim in emitter._ledger.take()]
+    of_another_thread, has_taken, may_end = [], threading.Event(), threading.Event()
+
+    def take():
+        of_another_thread.extend(claim.payload for claim in emitter._ledger.take())
+        has_taken.set()
+        may_end.wait(PATIENCE_SECONDS)
+
+    threading.Thread(target=take, daemon=True).start()
+    assert has_taken.wait(PATIENCE_SECONDS)
     fill(emitter, 1, start=1)
     share_of = emitter._share_of
 
@@ -318,6 +326,7 @@ def test_flush_reaches_what_waited_when_a_retry_comes_before_it(collector):
     emitter._share_of = fail_meanwhile
     emitter.on_success = lambda delivered: fill(emitter, 1, start=len(collector.payloads) + 1)
     emitter.sync_flush()
+    may_end.set()
 
     assert [eids(request.payloads) for request in collector.requests] == [["0"], ["1", "2"]]
 
@@ -338,7 +347,7 @@ def test_worker_leaves_a_flush_alone_that_has_begun(collector):
 
     emitter._work(task)
 
-    assert task.done.is_set()
+    assert task.wait(0)
     assert collector.requests == []
 
 

@@ -8,7 +8,7 @@ from unittest.mock import ANY
 from uuid import UUID
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from snowplow_tracker import SelfDescribingJson
 from snowplow_tracker.testing._containment import MISSING, Difference, compare
@@ -142,6 +142,8 @@ def test_agreements_count_single_values(expected, agreements):
     assert compare(expected, {"a": 1, "b": [1, 2, 3], "c": 3}, "data").agreements == agreements
 
 
+@pytest.mark.thorough
+@settings(max_examples=30)
 @given(value=JSON, seed=st.integers(0, 1000))
 def test_every_value_contains_its_parts(value, seed):
     """Whatever is left out of a value, and in whichever order its lists are, it is contained."""

@@ -7,6 +7,7 @@ import pytest
 from support import PATIENCE_SECONDS, ManualTimer, eids, eventually, is_balanced, numbered, with_manual_timers
 
 from snowplow_tracker import AsyncEmitter, Emitter, InMemoryEventStore
+from snowplow_tracker.emitters import _Kept
 from snowplow_tracker.testing import Answer
 
 both = pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
@@ -171,9 +172,10 @@ def test_requests_that_fail_together_count_as_one_failure(collector):
 def test_longer_wish_of_a_request_that_failed_together_counts():
     """The second failure of one outage still brings its `Retry-After`."""
     emitter = failing(max_retry_delay_seconds=60)
-    with emitter._sending():
+    with _Kept(emitter._mine):
+        emitter._begin_sending()
         emitter._retry_failed_events([])
-    with emitter._sending():
+        emitter._begin_sending()
         emitter._mine.backoffs_seen = 0
         emitter._mine.retry_after_seconds = 30.0
         emitter._retry_failed_events([])

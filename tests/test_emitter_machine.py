@@ -272,6 +272,7 @@ class Send:
         unsettled: By identity, what was not given back to the store yet.
         wish: Bounds of the pause that the last failed answer asked for.
         backoffs: How many there had been when it began.
+        lost: Payloads that the store failed to take back.
         planned: Starts of the retry timer by it: the seconds, and whether it was active before.
         told: Callbacks and their arguments.
     """
@@ -286,6 +287,7 @@ class Send:
     delivered: List[dict] = field(default_factory=list)
     rejected: List[dict] = field(default_factory=list)
     failed: List[dict] = field(default_factory=list)
+    lost: List[dict] = field(default_factory=list)
     unsettled: Dict[int, dict] = field(default_factory=dict)
     wish: Tuple[float, float] = (0, 0)
     planned: List[Tuple[float, bool]] = field(default_factory=list)
@@ -694,7 +696,11 @@ class EmitterMachine(RuleBasedStateMachine):
                 expected.append(("on_success", len(send.delivered), identities(send.delivered)))
             if send.not_delivered() and self.behaviour["on_failure"] != "absent":
                 expected.append(("on_failure", len(send.delivered), identities(send.not_delivered())))
-            self.expect(send.told == ([] if send.is_interrupted else expected), f"callbacks were told {send.told}")
+            if send.is_interrupted:
+                # There is no report then, except of what is lost.
+                is_told = send.lost and self.behaviour["on_failure"] != "absent"
+                expected = [("on_failure", 0, identities(send.lost))] if is_told else []
+            self.expect(send.told == expected, f"callbacks were told {send.told}")
 
     def post(self, url: str, **arguments: Any) -> Any:
         self.expect(set(arguments) == {"data", "headers", "timeout"}, f"session.post was given {arguments}")
@@ -805,6 +811,7 @@ class EmitterMachine(RuleBasedStateMachine):
             return
         if is_lost:
             self.rejected += len(batch)
+            send.lost += batch
             return
         # What never was in the store goes to its front.
         self.waiting = sorted(batch + self.waiting, key=lambda payload: self.turns.setdefault(id(payload), 0))

@@ -441,3 +441,129 @@ def test_batch_that_no_json_can_hold_makes_no_request(collector):
 
     assert collector.requests == []
     assert emitter.stats().rejected == 1
+
+
+class ForgetfulStore:
+    """A store of a user's own that takes nothing back."""
+
+    def __init__(self):
+        self.payloads = []
+
+    def add_event(self, payload):
+        self.payloads.append(payload)
+
+    def get_events_batch(self):
+        batch, self.payloads = self.payloads, []
+        return batch
+
+    def cleanup(self, batch, need_retry):
+        if need_retry:
+            raise OSError("the disk is full")
+
+    def size(self):
+        return len(self.payloads)
+
+
+def test_payloads_that_a_thread_cannot_give_back_are_reported(collector, caplog):
+    """They are lost, though no request of theirs has failed."""
+    told = []
+    emitter = AsyncEmitter(
+        collector.url, event_store=ForgetfulStore(), batch_size=100, max_request_bytes=150, on_failure=hear(told)
+    )
+    for payload in numbered(3):
+        emitter.input(payload)
+
+    emitter.sync_flush()
+
+    assert told == [(0, ["1", "2"])]
+    assert eids(collector.payloads) == ["0"]
+    assert emitter.stats().rejected == 2
+    assert "Lost 2 payloads: the event store failed to take them back" in caplog.text
+
+
+def hear(told):
+    return lambda count, payloads: told.append((count, eids(payloads)))
+
+
+def test_payloads_that_are_lost_after_an_interruption_are_reported():
+    """Nobody else tells of them."""
+    told = []
+    emitter = interrupted_at_the_second(200)
+    emitter.event_store = ForgetfulStore()
+    emitter.on_failure = hear(told)
+
+    with pytest.raises(KeyboardInterrupt):
+        emitter.send_events(numbered(3))
+
+    assert told == [(0, ["1", "2"])]
+    assert is_balanced(emitter)
+
+
+def test_payloads_of_a_failed_override_that_are_lost_are_reported():
+    """`send_events` of a subclass has raised, and the store takes nothing back."""
+    told = []
+
+    class Failing(Emitter):
+        def send_events(self, evts):
+            raise RuntimeError("from an override")
+
+    emitter = Failing("collector.example.com", event_store=ForgetfulStore(), batch_size=1, on_failure=hear(told))
+    emitter.input({"eid": "1"})
+
+    assert told == [(0, ["1"])]
+
+
+def test_loss_is_logged_where_nobody_listens(caplog):
+    """Without an `on_failure` the log is all there is."""
+    emitter = interrupted_at_the_second(200)
+    emitter.event_store = ForgetfulStore()
+
+    with pytest.raises(KeyboardInterrupt):
+        emitter.send_events(numbered(3))
+
+    assert "Lost 2 payloads: the event store failed to take them back" in caplog.text
+
+
+def test_payloads_of_a_failed_request_that_are_lost_are_reported_once(caplog):
+    """The report of their flush has them, and the log does not call them retried."""
+    told = []
+    emitter = Emitter("collector.example.com", event_store=ForgetfulStore(), batch_size=1, on_failure=hear(told))
+    emitter.http_post = lambda data: 500
+
+    emitter.input({"eid": "1"})
+
+    assert told == [(0, ["1"])]
+    assert "Status 500: 0 payloads will be retried" in caplog.text
+
+
+def test_payloads_that_an_override_keeps_are_called_lost(caplog):
+    """They count as rejected, so the log does not call them retried."""
+
+    class Keeping(Emitter):
+        def _retry_failed_events(self, failed_events):
+            """Keep them."""
+
+    emitter = Keeping("collector.example.com", batch_size=1)
+    emitter.http_post = lambda data: 500
+
+    emitter.input({"eid": "1"})
+
+    assert "Status 500: 0 payloads will be retried" in caplog.text
+    assert "Lost 1 payloads: Keeping did not put them back" in caplog.text
+
+
+def test_interrupt_in_a_flush_inside_a_flush_leaves_the_outer_one_alone():
+    """What the outer one has in flight is its own to put back."""
+    emitter = Emitter("collector.example.com")
+    emitter.input({"eid": "1"})
+    emitter._ledger.take()
+    emitter._mine.is_sending = True
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        emitter._as_flush(interrupt)
+
+    assert emitter.stats().in_flight == 1
+    emitter._mine.is_sending = False

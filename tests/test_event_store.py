@@ -342,3 +342,19 @@ def test_buffer_that_the_application_emptied_goes_on_working():
 
     assert sorted(numbers(store.get_events_batch())) == [1, 4]
     assert store.get_events_batch() == []
+
+
+def test_what_is_added_in_the_middle_of_a_hand_out_stays():
+    """A signal handler may come between the copy of the buffer and its emptying."""
+    store = InMemoryEventStore()
+    store.add_event({"eid": "0"})
+
+    class Turns(list):
+        def __getitem__(self, index):
+            store.add_event({"eid": "of a handler"})
+            return list.__getitem__(self, index)
+
+    store._retry_turns = Turns()
+
+    assert store.get_events_batch() == [{"eid": "0"}]
+    assert store.get_events_batch()[0] == {"eid": "of a handler"}

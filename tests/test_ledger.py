@@ -758,3 +758,174 @@ def test_payload_that_cannot_be_printed_is_not_measured():
     ledger.put_back([payload])
 
     assert (ledger.waiting(), ledger.bytes_queued) == (1, 0)
+
+
+class Interrupted:
+    """Does what a method does, and is hit by Ctrl-C once, before it or after it."""
+
+    def __init__(self, owner, name, when):
+        self._method, self._when = getattr(owner, name), [when]
+        setattr(owner, name, self)
+
+    def __call__(self, *arguments, **options):
+        when = self._when.pop() if self._when else None
+        if when == "before":
+            raise KeyboardInterrupt
+        result = self._method(*arguments, **options)
+        if when == "after":
+            raise KeyboardInterrupt
+        return result
+
+
+before_or_after = pytest.mark.parametrize("when", ["before", "after"])
+
+
+@before_or_after
+def test_payload_whose_adding_was_interrupted_counts_if_it_is_in_the_store(when):
+    """The application did not learn of it, but it will be sent."""
+    ledger = filled("0")
+    Interrupted(ledger.store, "add_event", when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.add({"eid": "1"}, None)
+
+    buffered = 2 if when == "after" else 1
+    assert states(ledger) == {"accepted": buffered, "buffered": buffered}
+
+
+def test_payload_that_was_counted_is_counted_once():
+    """Ctrl-C behind the counting changes nothing about it."""
+    ledger = filled("0")
+    Interrupted(ledger, "_count_bytes", "after")
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.add({"eid": "1"}, None)
+
+    assert states(ledger) == {"accepted": 2, "buffered": 2}
+
+
+@before_or_after
+@pytest.mark.parametrize("name", ["_claim", "_get_limited_batch", "_count_bytes"])
+def test_interrupted_hand_out_can_be_put_back(name, when):
+    """What was taken from the store in memory is in flight by then, and what was not can do without."""
+    ledger = filled("0", "1")
+    Interrupted(ledger, name, when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.take()
+    ledger.put_back(ledger.stranded())
+
+    assert eids(ledger.store.event_buffer) == ["0", "1"]
+    assert states(ledger) == {"accepted": 2, "buffered": 2}
+
+
+@before_or_after
+def test_interrupted_hand_out_of_a_store_of_ones_own_can_be_put_back(ledger, store, when):
+    """As soon as the ledger has the payloads, it keeps them."""
+    ledger.add({"eid": "0"}, None)
+    Interrupted(ledger, "_claim", when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.take()
+    ledger.put_back(ledger.stranded())
+
+    assert eids(store.payloads) == ["0"]
+    assert states(ledger) == {"accepted": 1, "buffered": 1}
+
+
+@before_or_after
+def test_batch_whose_admission_was_interrupted_is_in_one_state(when):
+    """It was accepted if it is in flight."""
+    ledger = filled()
+    Interrupted(ledger, "_claim", when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.admit([{"eid": "0"}, {"eid": "1"}])
+    ledger.put_back(ledger.stranded())
+
+    assert states(ledger) == ({} if when == "before" else {"accepted": 2, "buffered": 2})
+
+
+@before_or_after
+@pytest.mark.parametrize("name", ["_clean_up", "_land", "_close_account"])
+def test_interrupted_settling_counts_each_payload_once(name, when):
+    """Either it is delivered, or it comes back and is sent once more."""
+    ledger = filled("0", "1")
+    batch = payloads_of(ledger.take())
+    Interrupted(ledger, name, when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.settle(batch, [])
+    ledger.put_back(ledger.stranded())
+
+    is_settled = name == "_land" or (name, when) == ("_close_account", "after")
+    assert states(ledger) == {"accepted": 2, "delivered" if is_settled else "buffered": 2}
+
+
+@before_or_after
+@pytest.mark.parametrize("name", ["_clean_up", "_count_bytes", "_land"])
+def test_interrupted_return_puts_each_payload_back_once(name, when):
+    """What is in the store already only stops to be in flight."""
+    ledger = filled("0", "1")
+    batch = payloads_of(ledger.take())
+    Interrupted(ledger, name, when)
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger.put_back(batch)
+    ledger.put_back(ledger.stranded())
+
+    assert eids(ledger.store.event_buffer) == ["0", "1"]
+    assert states(ledger) == {"accepted": 2, "buffered": 2}
+
+
+def test_payloads_of_another_thread_are_not_stranded():
+    """It may be about to send them."""
+    ledger = filled("0")
+    release, taken = threading.Event(), threading.Event()
+
+    def take():
+        ledger.take()
+        taken.set()
+        release.wait(10)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    assert taken.wait(10)
+
+    assert ledger.stranded() == []
+    release.set()
+    thread.join(10)
+
+
+def test_signal_handler_that_tracks_while_a_batch_is_admitted_is_counted():
+    """Nothing is called between reading a figure and changing it."""
+    ledger = filled()
+    batch = [{"eid": "0"}]
+    waiting = ledger.waiting
+
+    def wait_and_be_interrupted():
+        size = waiting()
+        if ledger.figures.accepted == 0:
+            ledger.add({"eid": "of a handler"}, None)
+        return size
+
+    ledger.waiting = wait_and_be_interrupted
+    ledger.admit(batch)
+    del ledger.waiting
+
+    assert states(ledger) == {"accepted": 2, "buffered": 1, "in_flight": 1}
+
+
+def test_signal_handler_that_tracks_while_bytes_are_counted_is_measured():
+    """The sum is known before the figure is read."""
+    ledger = Ledger(InMemoryEventStore())
+
+    def measure(payload):
+        if ledger.figures.accepted == 1:
+            ledger.add({"eid": "of a handler"}, None)
+        return 10
+
+    ledger.measure = measure
+    ledger.add({"eid": "0"}, None)
+
+    assert ledger.wire_bytes == 20

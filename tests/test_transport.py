@@ -650,6 +650,19 @@ def test_no_response_tells_no_more_than_can_be_read():
     assert long_url.error == "OSError: for url: /i?... (refused)"
 
 
+def test_exception_that_cannot_be_printed_is_no_response():
+    """An override may raise anything; its type is told."""
+
+    class UnprintableError(Exception):
+        def __str__(self):
+            raise RuntimeError("no text")
+
+    status = Status.no_response(UnprintableError())
+
+    assert status == NO_RESPONSE
+    assert status.error.startswith("UnprintableError: ")
+
+
 def test_no_response_tells_why():
     """An exception is told with its type, anything else as it prints."""
     by_exception = Status.no_response(ValueError("broken"))

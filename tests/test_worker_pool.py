@@ -7,6 +7,7 @@ import threading
 import weakref
 
 import pytest
+from support import eventually
 
 from snowplow_tracker._worker_pool import WorkerPool
 
@@ -22,11 +23,12 @@ class Owner:
     def __init__(self):
         self.tasks = []
         self.threads = []
+        self.limit = 1
         self.during_work = lambda: None
         self._done = threading.Condition()
 
     def _thread_limit(self):
-        return 1
+        return self.limit
 
     def _work(self, task):
         with self._done:
@@ -113,6 +115,7 @@ def test_workers_are_kept(owner, pool):
 
 def test_workers_work_at_the_same_time(owner, pool):
     """As many tasks are under way as there are threads."""
+    owner.limit = 3
     together = threading.Barrier(3)
     owner.during_work = lambda: together.wait(WAIT)
 
@@ -211,6 +214,7 @@ def test_worker_that_died_is_replaced(owner, pool):
 @ends_a_thread
 def test_one_dead_worker_of_two_is_replaced(owner, pool):
     """The one that lives is kept."""
+    owner.limit = 2
     together = threading.Barrier(2)
 
     def meet_and_let_the_first_die():
@@ -284,6 +288,25 @@ def test_worker_that_was_busy_when_its_pool_was_stopped_ends_after_a_restart(own
     owner.wait_for_tasks(3)
     assert end_of(busy)
     assert workers() == [owner.threads[1]]
+
+
+def test_fewer_workers_go_on_when_the_owner_wants_fewer(owner, pool, held):
+    """Between two tasks those leave that are too many, and one that stays does what waits."""
+    owner.limit = 3
+    for count in (1, 2, 3):
+        pool.hand_over(3)
+        owner.wait_for_tasks(count)
+    before = workers()
+
+    owner.limit = 1
+    held.set()
+    for count in (4, 5, 6):
+        pool.hand_over(1)
+        owner.wait_for_tasks(count)
+
+    eventually(lambda: len(workers()) == 1)
+    assert len(before) == 3
+    assert set(workers()) <= set(before)
 
 
 def test_stopped_worker_first_does_what_waits(owner, pool, held):

@@ -65,7 +65,7 @@ The exit code is
 
 example:
   snowplow-tracker send --endpoint http://127.0.0.1:9090 events.jsonl
-  zcat events.jsonl.gz | snowplow-tracker send --endpoint https://collector.example
+  gzip -dc events.jsonl.gz | snowplow-tracker send --endpoint https://collector.example
 """
 
 

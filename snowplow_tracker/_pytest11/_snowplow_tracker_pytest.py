@@ -58,11 +58,9 @@ def _collector(
     collector.start().accept_connections()
     collector.reset()
     yield collector
-    if _is_no_bad(request):
-        try:
-            collector.assert_no_bad()
-        except AssertionError as error:
-            pytest.fail(str(error), pytrace=False)
+    complaint = _complaint_about_bad(collector) if _is_no_bad(request) else None
+    if complaint is not None:
+        pytest.fail(complaint, pytrace=False)
 
 
 @pytest.fixture(name="_snowplow_kit")
@@ -84,6 +82,14 @@ def _tracker_factory(_snowplow_kit: "TrackingKit") -> "Callable[..., Tracker]":
 def _tracker(_snowplow_kit: "TrackingKit") -> "Tracker":
     """A tracker that sends each event to `snowplow_collector` at once."""
     return _snowplow_kit.tracker
+
+
+def _complaint_about_bad(collector: "LocalCollector") -> Optional[str]:
+    try:
+        collector.assert_no_bad()
+    except AssertionError as error:
+        return str(error)
+    return None
 
 
 def _schemas(config: "pytest.Config") -> Optional[Path]:

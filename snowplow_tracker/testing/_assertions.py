@@ -12,6 +12,9 @@ from ._failure_messages import count_message, event_message, no_bad_message, ord
 
 __all__ = ["ContextWords", "EventAssertions", "EventWords"]
 
+# pytest leaves modules with this out of what it prints: what fails is the test, not this.
+__tracebackhide__ = True
+
 ContextWords = Union[str, Mapping[str, Any], SelfDescribingJson]
 EventWords = Union[str, Mapping[str, Any]]
 
@@ -24,8 +27,6 @@ class EventAssertions(ABC):
     default 5 s where events come by a connection, and not at all where they come by a call. They do not wait to see
     whether too many come: flush an asynchronous emitter first.
     """
-
-    # pytest leaves functions with a `__tracebackhide__` out of what it prints: the failure is in the test, not here.
 
     _default_timeout = 5.0
 
@@ -53,7 +54,6 @@ class EventAssertions(ABC):
 
     def assert_no_bad(self) -> None:
         """Assert that no bad event has arrived so far."""
-        __tracebackhide__ = True
         bad = self.bad
         if bad:
             raise AssertionError(no_bad_message(bad))
@@ -72,7 +72,6 @@ class EventAssertions(ABC):
             TypeError: If neither number is given, or an argument has a wrong type.
             ValueError: If an argument is negative.
         """
-        __tracebackhide__ = True
         if good is None and bad is None:
             raise TypeError("good or bad must be given, got neither")
         wanted = [
@@ -124,7 +123,6 @@ class EventAssertions(ABC):
             TypeError: If an argument has a wrong type.
             ValueError: If an argument says what no event can have.
         """
-        __tracebackhide__ = True
         expectation = EventExpectation(event_type, schema, data, contexts, properties)
         wanted = None if count is None else _checked_count("count", count)
         search = _Search(expectation)
@@ -149,7 +147,6 @@ class EventAssertions(ABC):
             TypeError: If an argument has a wrong type.
             ValueError: If an argument says what no event can have.
         """
-        __tracebackhide__ = True
         if isinstance(expected, (str, Mapping)) or not isinstance(expected, Sequence):
             raise TypeError(f"expected must be a list, got {shown(expected)}")
         expectations = [EventExpectation.of(words, f"expected[{index}]") for index, words in enumerate(expected)]
@@ -161,9 +158,9 @@ class EventAssertions(ABC):
             raise AssertionError(order_message(expectations, positions, events, self.bad, seconds))
 
     def _wait(self, condition: Callable[[], bool], timeout: Optional[float]) -> float:
+        """Wait until the condition is met; returns for how many seconds that was in vain."""
         seconds = self._default_timeout if timeout is None else wait_seconds("timeout", timeout)
-        self._wait_until(condition, seconds)
-        return seconds
+        return 0.0 if self._wait_until(condition, seconds) else seconds
 
 
 class _Search:

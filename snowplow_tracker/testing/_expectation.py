@@ -13,6 +13,9 @@ from ._enriched import EVENT_TYPES, FIELD_NAMES
 
 __all__ = ["EventExpectation"]
 
+# pytest leaves modules with this out of what it prints: what is wrong is what the test gave.
+__tracebackhide__ = True
+
 _IGLU_URI = re.compile(r"iglu:[^/\s]+/[^/\s]+/[^/\s]+/\d+-\d+-\d+")
 _WORDS = ["event_type", "schema", "data", "contexts", "properties"]
 _PROPERTY_NAMES = KNOWN_PAYLOAD_KEYS | FIELD_NAMES
@@ -105,7 +108,9 @@ def _checked_event_type(name: str, event_type: Any) -> str:
         raise TypeError(f"{name} must be a string, got {shown(event_type)}")
     known = list(EVENT_TYPES.values())
     if event_type not in known:
-        raise ValueError(f"{name} must be one of {', '.join(known)}, got {shown(event_type)}")
+        raise ValueError(
+            f"{name} must be one of {', '.join(known)} (unstruct is a self-describing event), got {shown(event_type)}"
+        )
     return event_type
 
 

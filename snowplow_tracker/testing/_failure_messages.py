@@ -4,9 +4,11 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from .._shown import shown
 from ..self_describing_json import SelfDescribingJson
+from ..typing import PayloadDict
 from ._collected import BadEvent, GoodEvent
 from ._containment import MISSING, Comparison, Difference, nearness
 from ._expectation import EventExpectation
+from ._readable import readable_event, readable_type
 
 __all__ = ["count_message", "event_message", "no_bad_message", "order_message"]
 
@@ -185,22 +187,31 @@ def _bad_lines(bad: List[BadEvent]) -> List[str]:
 
 
 def _event_label(event: GoodEvent) -> str:
+    return _label(event.event_type, event.schema, event.payload)
+
+
+def _bad_label(event: BadEvent) -> str:
     payload = event.payload
+    if isinstance(payload, dict):
+        described = readable_event(payload)
+        schema = described.get("schema") if isinstance(described, dict) else None
+        return _label(readable_type(event), schema, payload)
+    if payload is None and event.request is not None:
+        return f"{event.request.method} {_cut(event.request.path)} -> {event.request.status}"
+    return "a request" if payload is None else _short(payload)
+
+
+def _label(event_type: str, schema: Any, payload: PayloadDict) -> str:
     about = {
         "page_view": payload.get("url"),
         "page_ping": payload.get("url"),
         "struct": f"{payload.get('se_ca')} / {payload.get('se_ac')}",
         "transaction": payload.get("tr_id"),
         "transaction_item": payload.get("ti_id"),
-    }
-    return _cut(f"{event.event_type} {about.get(event.event_type, event.schema)} (eid {payload.get('eid')})")
-
-
-def _bad_label(event: BadEvent) -> str:
-    if event.payload is None:
-        request = event.request
-        return "a request" if request is None else f"{request.method} {_cut(request.path)} -> {request.status}"
-    return _short(event.payload)
+    }.get(event_type, schema)
+    eid = payload.get("eid")
+    identity = "without an eid" if eid is None else f"eid {eid}"
+    return _cut(f"{event_type}{'' if about is None else f' {about}'} ({identity})")
 
 
 def _listed(labels: List[str]) -> List[str]:

@@ -2,17 +2,16 @@
 
 import base64
 import hashlib
-import json
 import re
 from pathlib import Path
 from typing import Any, Dict
 
 from ._collected import BadEvent, GoodEvent
-from ._enriched import EVENT_TYPES
 from ._event_log import EventLog
 from ._http_server import Answer, IncomingRequest
 from ._micro import Routes, iso_time, json_answer, text_answer, whole_number
 from ._pipeline import JudgedEvent
+from ._readable import readable_contexts, readable_event, readable_type
 
 __all__ = ["MicroPage"]
 
@@ -110,11 +109,11 @@ def _shown_good(event: GoodEvent) -> Dict[str, Any]:
 
 def _shown_bad(event: BadEvent) -> Dict[str, Any]:
     payload = event.payload if isinstance(event.payload, dict) else {}
-    described = _decoded(payload, "ue_px", "ue_pr")
-    contexts = _decoded(payload, "cx", "co")
+    described = readable_event(payload)
+    contexts = readable_contexts(payload)
     shown = {
         "good": False,
-        "type": EVENT_TYPES.get(str(payload.get("e")), "unreadable" if event.payload is None else "unknown"),
+        "type": readable_type(event),
         "schema": None,
         "data": described,
         "contexts": contexts if isinstance(contexts, list) else [],
@@ -127,15 +126,3 @@ def _shown_bad(event: BadEvent) -> Dict[str, Any]:
     if event.payload is None and event.request is not None:
         shown["body"] = event.request.body[:_LONGEST_TEXT].decode("utf-8", "replace")
     return shown
-
-
-def _decoded(payload: Dict[str, Any], base64_name: str, plain_name: str) -> Any:
-    """Get what is in an envelope, as far as a bad event lets itself be read; else None."""
-    try:
-        text: Any = payload.get(plain_name)
-        if base64_name in payload:
-            padded = payload[base64_name] + "=" * (-len(payload[base64_name]) % 4)
-            text = base64.urlsafe_b64decode(padded)
-        return json.loads(text)["data"]
-    except (KeyError, RecursionError, TypeError, ValueError):
-        return None
