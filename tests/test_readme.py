@@ -14,7 +14,8 @@ from support import eventually
 from snowplow_tracker import Snowplow
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md", "docs/emitters.md", "docs/architecture.md")]
+PAGES = [REPOSITORY / name for name in ("README.md", "CHANGELOG.md")]
+PAGES += sorted((REPOSITORY / "docs").glob("*.md"))
 
 DEMO_COMMAND = "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python -m snowplow_tracker demo"
 TEST_COMMAND = "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/pytest"
