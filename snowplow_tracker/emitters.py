@@ -995,10 +995,12 @@ class Emitter(EmitterProtocol):
         was_ended = self._is_ended
         self._end()
         self._drops.report_rest()
-        left = self._count_left()
-        if left and not self._ledger.is_durable:
-            logger.error("Lost %d payloads: %s", left, reason)
-        elif left and not was_ended:
+        if not self._ledger.is_durable:
+            left = self._count_left()
+            if left:
+                logger.error("Lost %d payloads: %s", left, reason)
+        elif not was_ended:
+            # One that has ended has told it before, and its store may be closed.
             self._tell_what_is_left(reason)
         self._ledger.close_store(self._own_store)
 

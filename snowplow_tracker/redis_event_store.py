@@ -20,9 +20,9 @@ from .typing import EventStore, PayloadDict, PayloadDictList
 __all__ = ["RedisClient", "RedisEventStore"]
 
 _URL_STARTS = ("redis://", "rediss://", "unix://")
-# How much one hand-out may hold: about one request.
+# How much one hand-out may hold: one request, in which each payload has a sent timestamp besides.
 _MOST_PAYLOADS = 1_000
-_MOST_BYTES = 900_000
+_MOST_BYTES = 875_000
 # How old the figure of `size` may be. An emitter asks for it twice for each payload.
 _COUNT_AGE_SECONDS = 1.0
 # A lease that has ended is noticed after another tenth of it.
@@ -112,7 +112,7 @@ class RedisEventStore(EventStore):
         return self._holder().add([_encode(payload)], self.buffer_capacity)
 
     def get_events_batch(self, limit: Optional[int] = None) -> PayloadDictList:
-        """Hand out the oldest payloads: at most 1,000, and 900,000 bytes of JSON, but at least one if any waits.
+        """Hand out the oldest payloads: at most 1,000, and 875,000 bytes of JSON, but at least one if any waits.
 
         Args:
             limit: How many at the most, if fewer.

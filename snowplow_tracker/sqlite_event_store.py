@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["SQLiteEventStore"]
 
-# What one hand-out may have: enough for the largest request, and little in memory.
+# What one hand-out may have, which is little in memory. With a sent timestamp in each payload it fits into the largest
+# request; otherwise each hand-out would be two of them.
 _MAX_BATCH = 1_000
-_MAX_BATCH_BYTES = 900_000
+_MAX_BATCH_BYTES = 875_000
 # What one transaction may remove because it is too old; others wait meanwhile.
 _MAX_EXPIRED = 5_000
 # How often a store looks after its lease, the payloads of processes that are gone, and the size of the file.
@@ -65,7 +66,7 @@ class SQLiteEventStore(EventStore):
     answer and `cleanup`.
 
     Payloads are handed out in the order in which they came, of whichever process. At most 1,000 of them, or about
-    900,000 bytes, are in one hand-out, so a backlog of any length stays out of memory. The file must be on a local
+    875,000 bytes, are in one hand-out, so a backlog of any length stays out of memory. The file must be on a local
     disk: SQLite's write-ahead log does not work over a network. It is created for its owner's eyes only. It becomes
     smaller again after a backlog.
 

@@ -50,7 +50,7 @@ LAYERS: Dict[str, List[str]] = {
         "_cli.exit_codes _cli.interruption _cli.proxy _cli.usage _cli.values",
         "_cli.event_lines _cli.flow _cli.progress _cli.subjects",
         "_cli.json_lines",
-        "_cli.demo _cli.micro _cli.send _cli.track",
+        "_cli.demo _cli.forward _cli.micro _cli.send _cli.track",
         "_cli",
         "__main__",
     ],

@@ -38,6 +38,7 @@ COMMANDS = [
     ["track", "self-describing"],
     ["track", "screen-view"],
     ["send"],
+    ["forward"],
 ]
 URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
 LOADED = """
@@ -76,6 +77,7 @@ def test_list_of_commands_shows_each():
         "micro",
         "track",
         "send",
+        "forward",
     ]
 
 
@@ -127,12 +129,18 @@ def test_command_that_is_not_complete_gets_help(arguments, capsys):
         (["micro", "--por", "1"], "unrecognized arguments: --por 1"),
         (["track", "page-view"], "the following arguments are required: --url"),
         (["track", "page-view", "--url", "/"], "--endpoint or the environment variable SNOWPLOW_ENDPOINT must name"),
+        (
+            ["forward", "--endpoint", "a"],
+            "--store or the environment variable SNOWPLOW_STORE must name the event store",
+        ),
+        (["forward", "--store", "sqlite:///a"], "--endpoint or the environment variable SNOWPLOW_ENDPOINT must name"),
         (["send"], "--endpoint or the environment variable SNOWPLOW_ENDPOINT must name the collector"),
     ],
 )
 def test_wrong_usage_is_told_from_failure(arguments, complaint, capsys, monkeypatch):
     """What is wrong stands in the last line, below the usage of the very command; the exit code is 2."""
     monkeypatch.setenv("SNOWPLOW_ENDPOINT", "")
+    monkeypatch.setenv("SNOWPLOW_STORE", "")
 
     with pytest.raises(SystemExit) as end:
         main(arguments, prog="snowplow-tracker")

@@ -399,6 +399,19 @@ def test_emitter_that_is_given_up_tells_of_no_store_that_is_empty(collector, cap
     assert caplog.messages == ["Left 1 payloads in flight, which their lease brings back: of a test"]
 
 
+@both
+def test_closed_emitter_leaves_its_store_alone_at_exit(collector, emitter_class):
+    """The application may have closed the store; to ask it again would open it again."""
+    store = backlog(1)
+    emitter = emitter_class(collector.url, event_store=store, flush_on_exit=False)
+    emitter.close(timeout=0)
+    store.calls.clear()
+
+    emitter._give_up("the interpreter exits")
+
+    assert store.calls == []
+
+
 def test_closed_emitter_leaves_the_rest_of_a_backlog(collector):
     """A worker that is at it ends with the hand-out that it has, and no new one begins."""
     store = backlog(20)

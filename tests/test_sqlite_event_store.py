@@ -388,13 +388,13 @@ def test_hand_out_is_limited_in_number(store, monkeypatch):
 
 
 def test_hand_out_is_limited_in_bytes(store):
-    """There are at most 900,000 bytes in one hand-out, but at least one payload."""
-    for size in (300_000, 299_000, 300_000, 1_000_000, 1):
+    """There are at most 875,000 bytes in one hand-out, but at least one payload."""
+    for size in (290_000, 289_000, 290_000, 1_000_000, 1):
         store.add_event({"eid": "x" * size})
 
     sizes = [[len(eid) for eid in take(store)] for _ in range(4)]
 
-    assert sizes == [[300_000, 299_000, 300_000], [1_000_000], [1], []]
+    assert sizes == [[290_000, 289_000, 290_000], [1_000_000], [1], []]
 
 
 def test_cost_does_not_grow_with_the_backlog(open_store):

@@ -6,7 +6,7 @@ import os
 import sys
 from typing import Optional, Sequence
 
-from . import demo, micro, send, track
+from . import demo, forward, micro, send, track
 from .exit_codes import FAILURE, INTERRUPTED, WRONG_USAGE
 from .usage import UsageError
 
@@ -54,7 +54,7 @@ def _parser(prog: Optional[str]) -> argparse.ArgumentParser:
     )
     parser.set_defaults(command=None, parser=parser)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for command in (demo, micro, track, send):
+    for command in (demo, micro, track, send, forward):
         command.add_to(commands)
     return parser
 

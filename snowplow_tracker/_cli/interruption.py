@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM, which end a command in good order."""
 
 import signal
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 from typing_extensions import Self
 
@@ -20,12 +20,14 @@ class Interruption:
         count: How many came.
         may_raise: Whether a signal raises `KeyboardInterrupt` besides. Only true while the main thread waits for
             something, so that it never leaves a step half done.
+        wake: Called after each signal, in the signal handler; None for nothing.
     """
 
     def __init__(self) -> None:
         self.signal: Optional[int] = None
         self.count = 0
         self.may_raise = False
+        self.wake: Optional[Callable[[], object]] = None
         self._handlers: Dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -45,5 +47,7 @@ class Interruption:
         self.count += 1
         if self.signal is None:
             self.signal = number
+        if self.wake is not None:
+            self.wake()
         if self.may_raise:
             raise KeyboardInterrupt

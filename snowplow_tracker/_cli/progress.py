@@ -7,6 +7,8 @@ import threading
 import time
 from typing import Callable, Optional
 
+from typing_extensions import Self
+
 from .usage import complain
 
 __all__ = ["LogLines", "Progress"]
@@ -36,6 +38,11 @@ class Progress:
         self._began_at = time.monotonic()
         self._drawn_at = 0.0
         self._drawn_characters = 0
+
+    @property
+    def is_shown(self) -> bool:
+        """Tell whether there is a terminal to draw on."""
+        return self._is_on
 
     def draw(self) -> None:
         """Bring the bar up to date, unless that was done a moment ago."""
@@ -76,16 +83,38 @@ class Progress:
 
 
 class LogLines(logging.Handler):
-    """Has the library's log say what the collector does; what is lost for it, the command itself says."""
+    """Has a logger of the library tell its news in lines, inside of a `with` statement."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], logger: logging.Logger, *, tells_losses: bool = False) -> None:
+        """Tell nothing yet.
+
+        Args:
+            say: Called with each line.
+            logger: Whose records to tell, from `INFO` on.
+            tells_losses: Whether to tell errors too, for a command that has nothing to say of them itself.
+        """
         super().__init__(logging.INFO)
         self._say = say
+        self._logger = logger
+        self._tells_losses = tells_losses
+        self._level_before = logger.level
+
+    def __enter__(self) -> Self:
+        self._level_before = self._logger.level
+        self._logger.addHandler(self)
+        self._logger.setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._logger.removeHandler(self)
+        self._logger.setLevel(self._level_before)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a line."""
-        if record.levelno < logging.ERROR:
-            self._say(record.getMessage())
+        """Say a line, with the reason instead of its traceback."""
+        if record.levelno >= logging.ERROR and not self._tells_losses:
+            return
+        error = record.exc_info[1] if record.exc_info else None
+        self._say(record.getMessage() if error is None else f"{record.getMessage()}: {error}")
 
 
 def _columns() -> int:

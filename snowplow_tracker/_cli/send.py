@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import logging
 import os
 import stat
 import sys
@@ -172,7 +171,7 @@ class _Sending:
         self._next_number: Optional[int] = None
 
     def run(self) -> int:
-        with self._log_lines():
+        with LogLines(self._progress.say, emitter_logger):
             timeout, signals = self._options.timeout, 1
             try:
                 self._read_all()
@@ -260,17 +259,6 @@ class _Sending:
     def _report_rejected(self, numbers: List[int], status: Optional[int]) -> None:
         lines = f"line {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} of lines {numbers[0]} to {numbers[-1]}"
         self._progress.say(f"{lines}: refused for good: the collector answered {status}")
-
-    @contextlib.contextmanager
-    def _log_lines(self) -> Iterator[None]:
-        handler, level = LogLines(self._progress.say), emitter_logger.level
-        emitter_logger.addHandler(handler)
-        emitter_logger.setLevel(logging.INFO)
-        try:
-            yield
-        finally:
-            emitter_logger.removeHandler(handler)
-            emitter_logger.setLevel(level)
 
     def _describe(self, seconds: float) -> str:
         delivered = self._emitter.stats().delivered
