@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from typing import Callable, List, Optional, Union
 
 from typing_extensions import Literal
@@ -54,6 +55,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         self._arrival = threading.Condition()
         self._payloads: PayloadDictList = []
         self._judged: List[JudgedEvent] = []
+        self._change_count = 0
 
     def input(self, payload: PayloadDict) -> None:
         """Keep a copy of a payload.
@@ -69,6 +71,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         with self._arrival:
             self._payloads.append(recorded)
             self._judged += judged
+            self._change_count += 1
             self._arrival.notify_all()
 
     def flush(self) -> None:
@@ -113,6 +116,18 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
             self._judged.clear()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        # The lock is reentrant, so the condition may read the events.
+        # The condition may call the test's own code, such as an `==`, which must not hold up those who track.
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._arrival:
+                seen = self._change_count
+            is_late = time.monotonic() >= deadline
+            if condition():
+                return True
+            if is_late:
+                return False
+            self._wait_for_change(seen, deadline - time.monotonic())
+
+    def _wait_for_change(self, seen: int, timeout: float) -> None:
         with self._arrival:
-            return self._arrival.wait_for(condition, timeout)
+            self._arrival.wait_for(lambda: self._change_count != seen, timeout)
