@@ -1,5 +1,6 @@
 """A collector and trackers that send to it, for the time of a test."""
 
+import typing
 import unittest
 
 import pytest
@@ -16,7 +17,9 @@ from snowplow_tracker import (
     Tracker,
     TrackerConfiguration,
 )
-from snowplow_tracker.testing import Answer, LocalCollector, TrackingKit
+from snowplow_tracker.testing import Answer, LocalCollector, RecordingEmitter, TrackingKit
+from snowplow_tracker.testing._iglu import SchemaFolder
+from snowplow_tracker.testing._pipeline import Pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -301,3 +304,9 @@ def test_wrong_settings_of_a_tracker_are_named(kit):
         kit.create_tracker("shop")
     with pytest.raises(TypeError, match="emitter_config must be an EmitterConfiguration, got 1"):
         kit.create_tracker(emitter_config=1)
+
+
+@pytest.mark.parametrize("described", [LocalCollector, TrackingKit, RecordingEmitter, Pipeline, SchemaFolder])
+def test_annotations_can_be_read_at_run_time(described):
+    """Tools that build objects by their annotations get them on each Python."""
+    assert {"schemas", "path"} & set(typing.get_type_hints(described.__init__))

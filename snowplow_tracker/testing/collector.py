@@ -5,7 +5,6 @@ Its TLS certificate and key are published with this package: they prove nothing 
 """
 
 import json
-import os
 import socket
 import ssl
 import threading
@@ -22,7 +21,7 @@ from .._settings import optional, positive_int
 from .._shown import shown
 from ..typing import PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
-from ._collected import BadEvent, CollectedRequest, GoodEvent
+from ._collected import BadEvent, CollectedRequest, GoodEvent, PathArgument
 from ._event_log import EventLog
 from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer, IncomingRequest, bind
 from ._micro import MicroApi, Routes, text_answer
@@ -79,7 +78,7 @@ class LocalCollector(EventAssertions):
         tls: bool = False,
         port: int = 0,
         host: str = "127.0.0.1",
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
         max_events: Optional[int] = None,
     ) -> None:

@@ -1,12 +1,11 @@
 """A collector and trackers that send to it, for the time of a test."""
 
 import copy
-import os
 from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from itertools import count
 from types import TracebackType
-from typing import List, Optional, Type, Union
+from typing import List, Optional, Type
 
 import requests
 from typing_extensions import Literal
@@ -20,6 +19,7 @@ from ..subject import Subject
 from ..tracker import Tracker
 from ..tracker_configuration import TrackerConfiguration
 from ..typing import Method
+from ._collected import PathArgument
 from .collector import LocalCollector
 
 __all__ = ["TrackingKit"]
@@ -49,7 +49,7 @@ class TrackingKit:
         *,
         fail_on_bad: bool = False,
         collector: Optional[LocalCollector] = None,
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
     ) -> None:
         """Describe a kit; `start`, or a `with` statement, starts it.

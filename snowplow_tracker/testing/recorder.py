@@ -1,9 +1,8 @@
 """An emitter that keeps what it gets, for unit tests that want no socket."""
 
-import os
 import threading
 import time
-from typing import Callable, List, Optional, Union
+from typing import Callable, List, Optional
 
 from typing_extensions import Literal
 
@@ -11,7 +10,7 @@ from .._shown import shown
 from .._wire import wire_payload
 from ..typing import EmitterProtocol, PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
-from ._collected import BadEvent, GoodEvent
+from ._collected import BadEvent, GoodEvent, PathArgument
 from ._pipeline import JudgedEvent, Pipeline
 
 __all__ = ["RecordingEmitter"]
@@ -36,7 +35,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
     def __init__(
         self,
         *,
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
     ) -> None:
         """Make an emitter without payloads.
