@@ -428,6 +428,57 @@ def test_message_says_that_nothing_arrived(recorder):
     )
 
 
+@pytest.mark.parametrize(
+    ("statuses", "line"),
+    [
+        ([], "No request came. An emitter may still hold events: flush the tracker"),
+        ([503], "1 request came, answered 503"),
+        ([503, 400, 503, 0], "4 requests came, answered 503 (2 times), 400, without a status"),
+    ],
+)
+def test_message_tells_of_the_requests_if_no_good_event_arrived(statuses, line):
+    """What was sent and refused, and what was not sent at all, look the same to a test that only sees no event."""
+    arrivals = Arrivals()
+    arrivals.requests = [replace(request(), status=status) for status in statuses]
+
+    messages = [
+        message_of(arrivals.assert_event, event_type="struct"),
+        message_of(arrivals.assert_count, good=1),
+        message_of(arrivals.assert_order, ["struct"]),
+    ]
+
+    assert [message.split("\n")[-1] for message in messages] == [line] * 3
+
+
+def test_schema_of_another_version_is_near(shop):
+    """A schema that has got a new version is the most frequent reason for a missing event."""
+    message = message_of(shop.assert_event, schema="iglu:com.acme/sale/jsonschema/1-0-1")
+
+    assert without_ids(message).endswith(
+        f"The nearest:\n    unstruct {SALE}\n"
+        f"        schema: expected 'iglu:com.acme/sale/jsonschema/1-0-1', got '{SALE}'"
+    )
+
+
+def test_property_that_must_not_be_there_is_shown(shop):
+    """A single expectation that is not met shows what is there instead."""
+    message = message_of(shop.assert_event, properties={"name_tracker": None})
+
+    assert "        properties.name_tracker: expected nothing, got 'test'" in message
+
+
+def test_events_of_the_expected_kind_come_first(shop):
+    """Of events of another kind it matters less how much else they have."""
+    message = message_of(
+        shop.assert_event,
+        event_type="struct",
+        properties={"page_url": "https://example.com/shop", "page_title": "Shop"},
+    )
+
+    nearest = without_ids(message).partition("The nearest:\n")[2]
+    assert nearest.startswith("    struct shop / add\n")
+
+
 def test_message_shows_bad_events(recorder):
     """The event that is missing is often among the bad ones."""
     recorder.input({"e": "pv", "p": "web"})

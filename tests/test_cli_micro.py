@@ -12,12 +12,11 @@ from urllib.request import urlopen
 import pytest
 import requests
 from commands import end, run, running
-from support import eventually
 
 from snowplow_tracker import Emitter, PagePing, PageView, ScreenView, SelfDescribing, SelfDescribingJson, Tracker
 from snowplow_tracker._cli import main
 from snowplow_tracker._cli.event_lines import event_line
-from snowplow_tracker._cli.micro import _PrintingCollector
+from snowplow_tracker._cli.micro import _NotifyingCollector
 from snowplow_tracker.testing import BadEvent, CollectedRequest, GoodEvent
 
 URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
@@ -38,7 +37,7 @@ def micro(*arguments, **options):
 @pytest.fixture
 def collector(capsys):
     """The collector of the command, in this process."""
-    with _PrintingCollector("127.0.0.1", 0, None) as collector:
+    with _NotifyingCollector("127.0.0.1", 0, None) as collector:
         yield collector
 
 
@@ -61,6 +60,19 @@ def request_at(seconds, **changes):
         "ip_address": "192.0.2.1",
     }
     return CollectedRequest(**{**values, **changes})
+
+
+@sends_signals
+def test_output_that_nobody_reads_holds_up_no_tracker():
+    """A pager or a stopped terminal keeps lines from being printed, and not requests from being answered."""
+    with micro() as (_, url):
+        tracker = tracker_to(url, encode_base64=False)
+        for _ in range(100):
+            tracker.track(PageView("https://a/", "A page", context=[SelfDescribingJson(URI, {"x": "y" * 1_000})]))
+        for _ in range(2_000):
+            tracker.track(PageView("https://a/" + "p" * 150))
+
+        assert tracker.close()
 
 
 @sends_signals
@@ -153,13 +165,13 @@ def test_it_ends_when_nobody_reads_its_output():
 
 def test_signal_before_the_waiting_is_not_missed(monkeypatch, capsys):
     """Ctrl-C while the collector starts ends it as well."""
-    start = _PrintingCollector.start
+    start = _NotifyingCollector.start
 
     def interrupted_start(collector):
         signal.raise_signal(signal.SIGTERM)
         return start(collector)
 
-    monkeypatch.setattr(_PrintingCollector, "start", interrupted_start)
+    monkeypatch.setattr(_NotifyingCollector, "start", interrupted_start)
     before = signal.getsignal(signal.SIGTERM)
 
     exit_code = main(["micro", "--port", "0"])
@@ -173,7 +185,7 @@ def test_waiting_goes_on_while_nothing_happens(monkeypatch, capsys):
     """A pause between two looks is not the end."""
     monkeypatch.setattr("snowplow_tracker._cli.micro._LONGEST_WAIT_SECONDS", 0.001)
 
-    class Failed:
+    class News:
         def __init__(self):
             self.waits = 0
 
@@ -183,13 +195,16 @@ def test_waiting_goes_on_while_nothing_happens(monkeypatch, capsys):
                 signal.raise_signal(signal.SIGINT)
             return False
 
-    created = _PrintingCollector.__init__
+        def clear(self):
+            pass
+
+    created = _NotifyingCollector.__init__
 
     def create(collector, *arguments):
         created(collector, *arguments)
-        collector.failed = Failed()
+        collector.has_news = News()
 
-    monkeypatch.setattr(_PrintingCollector, "__init__", create)
+    monkeypatch.setattr(_NotifyingCollector, "__init__", create)
 
     assert main(["micro", "--port", "0"]) == 0
     assert capsys.readouterr().out.endswith("good 0, bad 0, requests 0\n")
@@ -201,9 +216,13 @@ def test_events_are_printed_once_whoever_asks_for_them(collector, capsys):
 
     tracker.track(PageView("/1"))
     assert len(collector.good) == 1
+    collector.print_news()
     tracker.track(PageView("/2"))
+    collector.print_news()
     requests.post(f"{collector.url}/micro/reset", timeout=10)
     tracker.track(PageView("/3"))
+    collector.print_news()
+    collector.print_news()
     tracker.close()
 
     assert re.findall(r"/\d", capsys.readouterr().out) == ["/1", "/2", "/3"]
@@ -214,19 +233,23 @@ def test_events_are_printed_once_whoever_asks_for_them(collector, capsys):
 def test_request_that_was_reset_meanwhile_prints_nothing(collector, capsys):
     """A reset between the arrival of a request and its printing leaves nothing to print."""
     collector._accepted(request_at(0.0))
+    collector.print_news()
 
+    assert collector.has_news.is_set()
     assert capsys.readouterr().out == ""
     assert collector.summary() == "good 0, bad 0, requests 1"
 
 
-def test_memory_is_bounded(collector, monkeypatch):
-    """What the collector keeps does not grow with what arrives; the sums count all."""
+def test_memory_is_bounded(collector, capsys):
+    """What the collector keeps does not grow with what arrives; the sums count all, and what is not shown is told."""
     emitter = Emitter(collector.url, batch_size=3_000, buffer_capacity=10_000)
     for _ in range(9_000):
         emitter.input({"e": "pv", "p": "srv", "tv": "t"})
     emitter.close()
+    collector.print_news()
 
     assert collector.summary() == "good 9000, bad 0, requests 3"
+    assert capsys.readouterr().out.startswith("4000 events came too fast to be shown\n")
     assert (len(collector.good), len(collector.payloads)) == (5_000, 5_000)
     assert len(collector.requests) <= 2
 
@@ -252,7 +275,7 @@ def test_line_shows_what_matters(collector, capsys, event, about):
     tracker.track(event)
     tracker.close()
 
-    eventually(lambda: collector.summary().startswith("good 1"))
+    collector.print_news()
     line = capsys.readouterr().out
     assert line[8:] == f"  good  {about}  app=shop  ns=web\n"
 

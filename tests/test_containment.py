@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from snowplow_tracker import SelfDescribingJson
-from snowplow_tracker.testing._containment import MISSING, Difference, compare
+from snowplow_tracker.testing import _containment
+from snowplow_tracker.testing._containment import MISSING, Difference, compare, is_contained
 
 JSON = st.recursive(
     st.none()
@@ -80,6 +81,7 @@ def part_of(value, rng):
 def test_expected_is_contained(expected, actual):
     """A dict may have further keys, a list further items and any order, and values are compared as JSON."""
     assert compare(expected, actual, "data").differences == []
+    assert is_contained(expected, actual)
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,7 @@ def test_expected_is_contained(expected, actual):
 def test_difference_is_named(expected, actual, difference):
     """Each part that is not met is named by its path, with what was expected and what is there."""
     assert compare(expected, actual, "data").differences == [difference]
+    assert not is_contained(expected, actual)
 
 
 def test_value_that_cannot_be_compared_is_a_difference():
@@ -121,6 +124,56 @@ def test_item_moves_on_for_one_that_fits_nowhere_else():
 
     assert compare(expected, actual, "data").differences == []
     assert compare(list(reversed(expected)), actual, "data").differences == []
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """The pairs of single values that were compared."""
+    pairs = []
+    is_equal = _containment._is_equal
+
+    def counted(expected, actual):
+        pairs.append((expected, actual))
+        return is_equal(expected, actual)
+
+    monkeypatch.setattr(_containment, "_is_equal", counted)
+    return pairs
+
+
+@pytest.mark.parametrize("missing", [0, 300])
+def test_scalars_of_a_list_are_not_all_compared_with_each_other(compared, missing):
+    """The price of a list of plain values grows with its length, not with the square of it."""
+    expected, actual = list(range(600)), [*reversed(range(missing, 600)), *["other"] * missing]
+
+    assert len(compare(expected, actual, "data").differences) == missing
+    assert is_contained(expected, actual) is (missing == 0)
+    assert len(compared) <= 600
+
+
+def test_what_comes_nearest_is_looked_for_only_for_a_message(monkeypatch):
+    """Whether a list has the items is known without a look at how near the others come."""
+    monkeypatch.setattr(_containment, "nearness", None)
+
+    assert not is_contained([{"a": 1, "b": 1}], [{"a": 1}, {"b": 1}])
+
+
+@pytest.mark.parametrize(
+    ("expected", "actual", "is_met"),
+    [
+        ([1, True], [True, 1.0], True),
+        ([1, 1], [True, 1], False),
+        ([0, False, None, ""], ["", None, False, 0.0], True),
+        (["a", "a"], ["a", "b"], False),
+        ([float("nan")], [None], True),
+        ([ANY, 1], [1, 2], True),
+        ([Decimal(1), 1], [1, 1.0], True),
+        ([Decimal(1), 1], [1, True], False),
+    ],
+)
+def test_scalars_of_a_list_are_equal_as_json_sees_it(expected, actual, is_met):
+    """In a list, too, 1 equals 1.0, but not True, and each item needs one of its own."""
+    assert is_contained(expected, actual) is is_met
+    assert (compare(expected, actual, "data").differences == []) is is_met
 
 
 def test_each_difference_of_a_list_has_an_item_of_its_own():
@@ -147,5 +200,8 @@ def test_agreements_count_single_values(expected, agreements):
 @given(value=JSON, seed=st.integers(0, 1000))
 def test_every_value_contains_its_parts(value, seed):
     """Whatever is left out of a value, and in whichever order its lists are, it is contained."""
+    part = part_of(value, random.Random(seed))
+
     assert compare(value, value, "data").differences == []
-    assert compare(part_of(value, random.Random(seed)), value, "data").differences == []
+    assert compare(part, value, "data").differences == []
+    assert is_contained(part, value)

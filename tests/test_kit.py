@@ -1,5 +1,6 @@
 """A collector and trackers that send to it, for the time of a test."""
 
+import typing
 import unittest
 
 import pytest
@@ -16,7 +17,9 @@ from snowplow_tracker import (
     Tracker,
     TrackerConfiguration,
 )
-from snowplow_tracker.testing import Answer, LocalCollector, TrackingKit
+from snowplow_tracker.testing import Answer, LocalCollector, RecordingEmitter, TrackingKit
+from snowplow_tracker.testing._iglu import SchemaFolder
+from snowplow_tracker.testing._pipeline import Pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -151,7 +154,7 @@ def test_closing_leaves_other_trackers_alone():
 
 
 def test_kit_can_be_used_again():
-    """After closing, `start` makes a new beginning; closing twice does no harm."""
+    """After closing, `start` makes a new beginning, with a new collector; closing twice does no harm."""
     kit = TrackingKit()
     for _ in range(2):
         tracker = kit.start().start().tracker
@@ -159,7 +162,26 @@ def test_kit_can_be_used_again():
         kit.close()
         kit.close()
 
-    kit.collector.assert_count(good=2, timeout=0)
+    kit.collector.assert_count(good=1, timeout=0)
+
+
+@pytest.mark.parametrize("outage", ["standing", "prepared", "refused"])
+def test_closing_ends_an_outage(outage):
+    """A test that ends in an outage does not have to wait for it, and what waits is sent."""
+    kit = TrackingKit().start()
+    tracker = kit.create_tracker(emitter_config=EmitterConfiguration(batch_size=5))
+    tracker.track(PageView("https://example.com"))
+    if outage == "standing":
+        kit.collector.respond_always(503)
+    elif outage == "prepared":
+        kit.collector.respond_with(*[503] * 100)
+    else:
+        kit.collector.refuse_connections()
+
+    kit.close()
+
+    assert [request.status for request in kit.collector.requests] == [200]
+    kit.collector.assert_count(good=1, timeout=0)
 
 
 def test_kit_that_is_not_started_has_no_tracker():
@@ -170,7 +192,7 @@ def test_kit_that_is_not_started_has_no_tracker():
 
     kit.start().close()
 
-    with pytest.raises(RuntimeError, match="TrackingKit has no tracker before it is started"):
+    with pytest.raises(RuntimeError, match="TrackingKit has no tracker after it is closed"):
         _ = kit.tracker
 
 
@@ -260,6 +282,11 @@ def test_schemas_are_those_of_the_collector(tmp_path):
         ({"fail_on_bad": 1}, TypeError, "fail_on_bad must be True or False, got 1"),
         ({"collector": "x"}, TypeError, "collector must be a LocalCollector, got 'x'"),
         ({"collector": LocalCollector(), "schemas": "x"}, TypeError, "schemas must be given to the collector"),
+        (
+            {"collector": LocalCollector(), "unknown_schemas": "x"},
+            ValueError,
+            "unknown_schemas must be one of 'reject', 'accept', got 'x'",
+        ),
         ({"unknown_schemas": "x"}, ValueError, "unknown_schemas must be one of 'reject', 'accept', got 'x'"),
     ],
 )
@@ -277,3 +304,9 @@ def test_wrong_settings_of_a_tracker_are_named(kit):
         kit.create_tracker("shop")
     with pytest.raises(TypeError, match="emitter_config must be an EmitterConfiguration, got 1"):
         kit.create_tracker(emitter_config=1)
+
+
+@pytest.mark.parametrize("described", [LocalCollector, TrackingKit, RecordingEmitter, Pipeline, SchemaFolder])
+def test_annotations_can_be_read_at_run_time(described):
+    """Tools that build objects by their annotations get them on each Python."""
+    assert {"schemas", "path"} & set(typing.get_type_hints(described.__init__))

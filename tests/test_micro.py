@@ -466,7 +466,7 @@ def test_event_that_has_no_json_is_an_error_of_the_server():
     assert (answer.status, b"object" in answer.body) == (500, True)
 
 
-@pytest.mark.parametrize("path", [POST_PATH, "/i", "/prefix/i", "/health", "/micro/good", "/micro/ui", "/x/micro/all"])
+@pytest.mark.parametrize("path", [POST_PATH, "/i", "/prefix/i", "/health"])
 def test_browser_may_ask_before_it_sends(collector, session, path):
     """OPTIONS is answered as a collector does, is not recorded, and uses up no answer."""
     collector.respond_with(503)
@@ -492,7 +492,7 @@ def test_browser_learns_nothing_about_unknown_paths(collector, session):
 
 
 @pytest.mark.parametrize("status", [200, 503])
-@pytest.mark.parametrize("path", ["/i", "/micro/all", "/micro/good"])
+@pytest.mark.parametrize("path", ["/i", "/prefix/i"])
 def test_browser_may_read_the_answer(collector, session, path, status):
     """The site whose page asks is allowed to read the answer, whatever it is."""
     collector.respond_always(status)
@@ -502,6 +502,45 @@ def test_browser_may_read_the_answer(collector, session, path, status):
     assert response.headers["Access-Control-Allow-Origin"] == "https://shop.example"
     assert response.headers["Access-Control-Allow-Credentials"] == "true"
     assert response.headers["Vary"] == "Origin"
+
+
+@pytest.mark.parametrize("path", ["/micro/all", "/micro/reset", "/micro/ui", "/x/micro/good"])
+@pytest.mark.parametrize(
+    "headers", [{"Origin": "https://shop.example"}, {"Origin": "null"}, {"Host": "rebound.example:9090"}], ids=str
+)
+def test_page_of_another_site_sees_no_events(collector, session, path, headers):
+    """Whatever page a browser shows, it can neither read events nor forget them, unless it is of this machine."""
+    post(session, collector, payload())
+
+    response = session.get(collector.url + path, headers=headers)
+
+    assert (response.status_code, response.headers.get("Access-Control-Allow-Origin")) == (403, None)
+    assert len(collector.payloads) == 1
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8000", "https://[::1]:8443"])
+def test_page_of_this_machine_sees_events(collector, session, origin):
+    """A test in a browser may ask from the page of the application that it tests."""
+    response = session.get(f"{collector.url}/micro/all", headers={"Origin": origin})
+
+    assert (response.status_code, response.headers["Access-Control-Allow-Origin"]) == (200, origin)
+
+
+def test_collector_for_other_machines_is_asked_by_any_name(session):
+    """Whoever opens it to the network decides who may read."""
+    with LocalCollector(host="0.0.0.0") as collector:
+        response = session.get(f"{collector.url}/micro/all", headers={"Host": "build.example:9090"})
+
+    assert response.status_code == 200
+
+
+def test_body_of_a_request_is_told_once(collector, session, ask):
+    """Many bad events of one request do not make the answer grow with the square of their number."""
+    post(session, collector, *(3 * [{"e": "pv"}]))
+
+    bodies = [item["collectorPayload"]["body"] for item in ask("bad")]
+
+    assert [body is None for body in bodies] == [False, True, True]
 
 
 def test_prepared_answer_can_shut_browsers_out(collector, session):

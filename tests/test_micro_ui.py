@@ -145,6 +145,7 @@ ENTITIES = {"schema": "iglu:x", "data": [{"schema": USER, "data": {}}]}
         (["no", "payload"], ("unknown", None, None, [])),
         ({"e": "ue", "ue_pr": '{"data": {"schema": "a", "data": 1}}'}, ("unstruct", "a", 1, [])),
         ({"e": "ue", "ue_pr": '{"data": {"schema": "a"}}'}, ("unstruct", None, {"schema": "a"}, [])),
+        ({"e": "ue", "ue_pr": '{"data": {"schema": 1, "data": 2}}'}, ("unstruct", None, {"schema": 1, "data": 2}, [])),
         ({"e": "ue", "ue_pr": "{"}, ("unstruct", None, None, [])),
         ({"e": "ue", "ue_pr": "[" * 100_000}, ("unstruct", None, None, [])),
         ({"e": "ue", "ue_pr": "[]"}, ("unstruct", None, None, [])),

@@ -88,7 +88,7 @@ collectors = []
 @pytest.fixture(autouse=True)
 def _fresh(snowplow_collector):
     collectors.append(snowplow_collector)
-    assert snowplow_collector is collectors[0]
+    assert len({collector.port for collector in collectors}) == len(collectors)
     assert snowplow_collector.requests == []
     assert Snowplow.get_tracker("test") is None
     yield
@@ -124,6 +124,30 @@ def test_last(_sent_at_the_end, snowplow_tracker_factory, snowplow_collector):
     )
 
     result.assert_outcomes(passed=4)
+
+
+def test_emitter_that_an_earlier_test_left_behind_does_not_reach_the_next(run):
+    """What comes late belongs to no test but the one whose collector it was sent to."""
+    result = run(
+        HEADER
+        + """
+from snowplow_tracker import EmitterConfiguration
+
+left_behind = []
+
+def test_first(snowplow_collector):
+    config = EmitterConfiguration(batch_size=5, flush_on_exit=False)
+    tracker = Snowplow.create_tracker("left", snowplow_collector.url, emitter_config=config)
+    left_behind.append(tracker)
+    tracker.track(PageView("https://example.com"))
+
+def test_second(snowplow_collector):
+    left_behind[0].flush(timeout=0.1)
+    assert snowplow_collector.requests == []
+"""
+    )
+
+    result.assert_outcomes(passed=2)
 
 
 def test_bad_events_fail_the_tests_that_say_so(run):
@@ -223,15 +247,19 @@ def test_schemas_are_found_without_an_ini_file(run, schemas):
     result.assert_outcomes(passed=1)
 
 
-def test_folder_that_is_not_there_is_named(run):
-    """A wrong path must not look as if all events were bad."""
-    result = run(HEADER + TEST_OF_SCHEMAS, "-o", "snowplow_schemas=nowhere")
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("snowplow_schemas", "nowhere"), ("snowplow_unknown_schemas", "perhaps"), ("snowplow_no_bad", "perhaps")],
+)
+def test_wrong_ini_option_is_named(run, option, value):
+    """A mistake in the ini file must not look as if the events were bad."""
+    result = run(HEADER + "def test_it(snowplow_tracker): pass", "-o", f"{option}={value}")
 
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["E *Error: schemas must be *nowhere*"])
+    result.stdout.fnmatch_lines([f"E *UsageError: The ini option {option} is wrong: *{value}*"])
 
 
-def test_workers_have_a_collector_each(run):
+def test_tests_of_several_workers_have_a_collector_each(run):
     """With pytest-xdist, tests that run side by side do not see each other's events."""
     pytest.importorskip("xdist")
 

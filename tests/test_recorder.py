@@ -115,6 +115,25 @@ def test_recorder_waits_for_other_threads(recorder):
         assert len(assertion.result()) == 1
 
 
+def test_comparison_holds_up_no_other_thread(recorder):
+    """An `==` of the test's own may wait for a thread that tracks."""
+    tracker = Tracker("test", recorder)
+    tracker.track(StructuredEvent("a", "first"))
+
+    class TracksMeanwhile:
+        __hash__ = None
+
+        def __eq__(self, other):
+            if other == "first":
+                with ThreadPoolExecutor() as pool:
+                    pool.submit(tracker.track, StructuredEvent("a", "second")).result(PATIENCE_SECONDS)
+            return other == "second"
+
+    found = recorder.assert_event(properties={"se_action": TracksMeanwhile()}, timeout=PATIENCE_SECONDS)
+
+    assert [event.fields["se_action"] for event in found] == ["second"]
+
+
 def test_threads_record_side_by_side(recorder):
     """No event of several threads gets lost, and payloads and events stand in the same order."""
     tracker = Tracker("test", recorder)

@@ -5,7 +5,7 @@ import threading
 from pathlib import Path
 from typing import Any, List, Optional
 
-from ..testing import CollectedRequest, GoodEvent, LocalCollector
+from ..testing import CollectedRequest, LocalCollector
 from .event_lines import event_line
 from .exit_codes import SUCCESS, WRONG_USAGE
 from .interruption import Interruption
@@ -79,7 +79,7 @@ def add_to(commands: Any) -> None:
 
 def _micro(options: argparse.Namespace) -> int:
     try:
-        collector = _PrintingCollector(options.host, options.port, options.schemas)
+        collector = _NotifyingCollector(options.host, options.port, options.schemas)
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from None
     with Interruption() as interruption:
@@ -96,70 +96,79 @@ def _micro(options: argparse.Namespace) -> int:
         finally:
             collector.close()
     # A terminal that is held up holds this up too; then a signal does what it does by default.
+    collector.print_news()
     print(collector.summary())
     return SUCCESS
 
 
-def _wait_for_end(collector: "_PrintingCollector", interruption: Interruption) -> None:
-    """Wait for Ctrl-C, or for the end of those who read the output.
+def _wait_for_end(collector: "_NotifyingCollector", interruption: Interruption) -> None:
+    """Print what comes, until Ctrl-C or the end of those who read the output.
 
     Raises:
-        BrokenPipeError: If nobody reads the output.
+        OSError: If nobody reads the output.
     """
     try:
         interruption.may_raise = True
         interruption.check()
-        while not collector.failed.wait(_LONGEST_WAIT_SECONDS):
-            pass
+        while True:
+            collector.has_news.wait(_LONGEST_WAIT_SECONDS)
+            collector.has_news.clear()
+            collector.print_news()
     except KeyboardInterrupt:
         return
     finally:
         interruption.may_raise = False
-    raise BrokenPipeError
 
 
-class _PrintingCollector(LocalCollector):
-    """Judges each request at once, and prints its events.
+class _NotifyingCollector(LocalCollector):
+    """Tells the thread that prints when something has come, so that no tracker waits for a terminal.
 
-    `_printing` guards what has been printed, and is held while that is done, so that lines come in their order.
+    `_counting` guards the number of requests. All else is the printing thread's.
 
     Attributes:
-        failed: Set when nobody reads the output any more.
+        has_news: Set when a request was accepted.
     """
 
     def __init__(self, host: str, port: int, schemas: Optional[Path]) -> None:
         super().__init__(host=host, port=port, schemas=schemas, max_events=_MAX_EVENTS)
-        self.failed = threading.Event()
-        self._printing = threading.Lock()
+        self.has_news = threading.Event()
+        self._counting = threading.Lock()
+        self._accepted_requests = 0
         self._generation = ""
         self._last_printed = 0
-        self._good = self._bad = self._accepted_requests = 0
+        self._good = self._bad = 0
+        # Those of them that came after the last reset.
+        self._fresh_good = self._fresh_bad = 0
 
     def summary(self) -> str:
-        """Count what was printed. Waits for nothing, not even for a line that cannot be printed."""
+        """Count what came."""
         return f"good {self._good}, bad {self._bad}, requests {self._accepted_requests}"
 
+    def print_news(self) -> None:
+        """Print what has come since the last time.
+
+        Raises:
+            OSError: If nobody reads the output.
+        """
+        lines = self._new_lines()
+        if lines:
+            print("\n".join(lines), flush=True)
+
     def _accepted(self, request: CollectedRequest) -> None:  # noqa: ARG002  # others may have come meanwhile
-        with self._printing:
+        with self._counting:
             self._accepted_requests += 1
-            lines = self._new_lines()
-            if not lines or self.failed.is_set():
-                return
-            try:
-                print("\n".join(lines), flush=True)
-            except OSError:
-                self.failed.set()
+        self.has_news.set()
 
     def _new_lines(self) -> List[str]:
-        """Have all judged that came, and describe what has not been printed yet."""
         news = self._events.excerpt(_MAX_EVENTS, after=self._last_printed)
         if news.generation != self._generation:
             # The events were reset meanwhile, so that they are counted anew.
-            self._generation, self._last_printed = news.generation, 0
+            self._generation, self._last_printed, self._fresh_good, self._fresh_bad = news.generation, 0, 0, 0
             news = self._events.excerpt(_MAX_EVENTS, after=0)
-        lines = [event_line(event) for _, event in reversed(news.events)]
-        good = sum(isinstance(event, GoodEvent) for _, event in news.events)
-        self._good += good
-        self._bad += len(news.events) - good
+        self._good += news.good - self._fresh_good
+        self._bad += news.bad - self._fresh_bad
+        self._fresh_good, self._fresh_bad = news.good, news.bad
+        missed = news.good + news.bad - self._last_printed - len(news.events)
         self._last_printed = news.good + news.bad
-        return lines
+        lines = [event_line(event) for _, event in reversed(news.events)]
+        return ([f"{missed} events came too fast to be shown"] if missed else []) + lines

@@ -6,7 +6,7 @@ start before what it measures is imported. So the package is imported in the fix
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Optional
+from typing import TYPE_CHECKING, Any, Callable, Iterator, NamedTuple, Optional
 
 import pytest
 
@@ -20,6 +20,12 @@ __all__ = []
 _NO_BAD = "snowplow_no_bad"
 _SCHEMAS = "snowplow_schemas"
 _UNKNOWN_SCHEMAS = "snowplow_unknown_schemas"
+
+
+class _Settings(NamedTuple):
+    no_bad: bool
+    schemas: Optional[Path]
+    unknown_schemas: Any
 
 
 def pytest_addoption(parser: "pytest.Parser") -> None:
@@ -38,27 +44,39 @@ def pytest_configure(config: "pytest.Config") -> None:
     )
 
 
-@pytest.fixture(scope="session", name="_snowplow_session_collector")
-def _session_collector(pytestconfig: "pytest.Config") -> "Iterator[LocalCollector]":
-    """The one collector of the run, or of this worker's part of it."""
+@pytest.fixture(scope="session", name="_snowplow_settings")
+def _settings(pytestconfig: "pytest.Config") -> "_Settings":
+    """What the ini options say."""
     from snowplow_tracker.testing.collector import LocalCollector
 
-    unknown_schemas: Any = pytestconfig.getini(_UNKNOWN_SCHEMAS) or "reject"
-    with LocalCollector(schemas=_schemas(pytestconfig), unknown_schemas=unknown_schemas) as collector:
-        yield collector
+    def schemas(value: Any) -> Optional[Path]:
+        folder = _folder(pytestconfig, value) if value else None
+        LocalCollector(schemas=folder)
+        return folder
+
+    def unknown_schemas(value: Any) -> Any:
+        LocalCollector(unknown_schemas=value or "reject")
+        return value or "reject"
+
+    return _Settings(
+        no_bad=_option(pytestconfig, _NO_BAD, bool),
+        schemas=_option(pytestconfig, _SCHEMAS, schemas),
+        unknown_schemas=_option(pytestconfig, _UNKNOWN_SCHEMAS, unknown_schemas),
+    )
 
 
 @pytest.fixture(name="snowplow_collector")
-def _collector(
-    request: "pytest.FixtureRequest", _snowplow_session_collector: "LocalCollector"
-) -> "Iterator[LocalCollector]":
-    """A collector on 127.0.0.1 that has got nothing yet, with assertions about what it gets."""
-    collector = _snowplow_session_collector
-    # A test before this one may have closed it, or left it in an outage.
-    collector.start().accept_connections()
-    collector.reset()
-    yield collector
-    complaint = _complaint_about_bad(collector) if _is_no_bad(request) else None
+def _collector(request: "pytest.FixtureRequest", _snowplow_settings: "_Settings") -> "Iterator[LocalCollector]":
+    """A collector on 127.0.0.1 for this test alone, with assertions about what it gets.
+
+    Each test has one with a port of its own, so that an emitter that an earlier test left behind does not reach it.
+    """
+    from snowplow_tracker.testing.collector import LocalCollector
+
+    settings = _snowplow_settings
+    with LocalCollector(schemas=settings.schemas, unknown_schemas=settings.unknown_schemas) as collector:
+        yield collector
+        complaint = _complaint_about_bad(collector) if _is_no_bad(request, settings.no_bad) else None
     if complaint is not None:
         pytest.fail(complaint, pytrace=False)
 
@@ -92,17 +110,21 @@ def _complaint_about_bad(collector: "LocalCollector") -> Optional[str]:
     return None
 
 
-def _schemas(config: "pytest.Config") -> Optional[Path]:
-    folder: str = config.getini(_SCHEMAS) or ""
-    if not folder:
-        return None
+def _option(config: "pytest.Config", name: str, read: Callable[[Any], Any]) -> Any:
+    try:
+        return read(config.getini(name))
+    except (TypeError, ValueError, pytest.UsageError) as error:
+        raise pytest.UsageError(f"The ini option {name} is wrong: {error}") from None
+
+
+def _folder(config: "pytest.Config", name: str) -> Path:
     # As pytest itself does it for paths in the ini file.
     start = config.rootpath if config.inipath is None else config.inipath.parent
-    return start / folder
+    return start / name
 
 
-def _is_no_bad(request: "pytest.FixtureRequest") -> bool:
+def _is_no_bad(request: "pytest.FixtureRequest", default: bool) -> bool:
     marker = request.node.get_closest_marker(_NO_BAD)
     if marker is None:
-        return bool(request.config.getini(_NO_BAD))
+        return default
     return bool(marker.args[0]) if marker.args else bool(marker.kwargs.get("enabled", True))

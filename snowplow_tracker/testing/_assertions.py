@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 from .._settings import wait_seconds
 from .._shown import shown
 from ..self_describing_json import SelfDescribingJson
-from ._collected import BadEvent, GoodEvent
+from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._expectation import EventExpectation
 from ._failure_messages import count_message, event_message, no_bad_message, order_message
 
@@ -52,6 +52,10 @@ class EventAssertions(ABC):
         """Count good and bad events."""
         return len(self.good), len(self.bad)
 
+    def _came(self) -> Optional[List[CollectedRequest]]:
+        """The requests that came, good or bad, accepted or not; None where nothing comes by a connection."""
+        return getattr(self, "requests", None)
+
     def assert_no_bad(self) -> None:
         """Assert that no bad event has arrived so far."""
         bad = self.bad
@@ -85,7 +89,7 @@ class EventAssertions(ABC):
         actual = self._counts()
         if all(count in (None, found) for count, found in zip(wanted, actual)):
             return
-        raise AssertionError(count_message(wanted, actual, self.good, self.bad, seconds))
+        raise AssertionError(count_message(wanted, actual, self.good, self.bad, seconds, self._came()))
 
     def assert_event(
         self,
@@ -131,7 +135,7 @@ class EventAssertions(ABC):
         found = search.matches(good)
         if wanted == len(found) or (wanted is None and found):
             return found
-        raise AssertionError(event_message(expectation, wanted, found, good, self.bad, seconds))
+        raise AssertionError(event_message(expectation, wanted, found, good, self.bad, seconds, self._came()))
 
     def assert_order(self, expected: Sequence[EventWords], timeout: Optional[float] = None) -> None:
         """Assert that good events were created in this order; there may be others before, between and after them.
@@ -155,7 +159,7 @@ class EventAssertions(ABC):
         events = _by_creation(self.good)
         positions = _positions(searches, events)
         if len(positions) < len(expectations):
-            raise AssertionError(order_message(expectations, positions, events, self.bad, seconds))
+            raise AssertionError(order_message(expectations, positions, events, self.bad, seconds, self._came()))
 
     def _wait(self, condition: Callable[[], bool], timeout: Optional[float]) -> float:
         """Wait until the condition is met; returns for how many seconds that was in vain."""

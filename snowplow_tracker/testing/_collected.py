@@ -1,13 +1,24 @@
 """What a collector for tests remembers: the requests, and what a pipeline would make of their payloads."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
+
+from typing_extensions import Protocol
 
 from ..typing import PayloadDict, PayloadDictList
 
-__all__ = ["BadEvent", "CollectedRequest", "GoodEvent", "SelfDescribingDict"]
+__all__ = ["BadEvent", "CollectedRequest", "GoodEvent", "PathArgument", "SelfDescribingDict"]
 
 SelfDescribingDict = Dict[str, Any]
+
+
+class _TextPath(Protocol):
+    """What `os.PathLike[str]` says, which Python 3.8 can only read as a comment."""
+
+    def __fspath__(self) -> str: ...
+
+
+PathArgument = Union[str, _TextPath]
 
 
 @dataclass(frozen=True)

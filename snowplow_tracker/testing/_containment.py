@@ -3,15 +3,15 @@
 import math
 from collections import deque
 from itertools import chain
-from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Deque, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from .._json import encode_json, plain
 
-__all__ = ["Comparison", "Difference", "MISSING", "child_path", "compare", "nearness", "plain_form"]
+__all__ = ["Comparison", "Difference", "MISSING", "child_path", "compare", "is_contained", "nearness", "plain_form"]
 
 # What goes into JSON as it is; the forms of all else have to be looked for.
 _PLAIN_TYPES = frozenset([str, int, bool, type(None), dict, list, tuple])
-
+_SCALAR_TYPES = frozenset([str, int, float, bool, type(None)])
 
 # Stands for a value that is not there.
 MISSING = object()
@@ -67,6 +67,20 @@ def compare(expected: Any, actual: Any, path: str) -> Comparison:
     return Comparison(0, [Difference(path, expected, actual)])
 
 
+def is_contained(expected: Any, actual: Any) -> bool:
+    """Tell whether `compare` would find no difference, for a fraction of the price."""
+    expected = plain_form(expected)
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        for key, expected_value in expected.items():
+            name = _member_name(key)
+            if name not in actual or not is_contained(expected_value, actual[name]):
+                return False
+        return True
+    if _is_list(expected) and _is_list(actual):
+        return len(expected) <= len(actual) and len(_place_items(expected, actual)) == len(expected)
+    return _is_equal(expected, actual)
+
+
 def nearness(comparison: Comparison) -> Any:
     """Give a sort key that puts what comes nearest to the expectation first."""
     missing = sum(difference.actual is MISSING for difference in comparison.differences)
@@ -105,10 +119,14 @@ def _is_equal(expected: Any, actual: Any) -> bool:
         return False
 
 
+def _member_name(key: Any) -> str:
+    return key if isinstance(key, str) else encode_json(key, "key")
+
+
 def _compare_objects(expected: Mapping[Any, Any], actual: Mapping[Any, Any], path: str) -> Comparison:
     agreements, differences = 0 if expected else 1, []
     for key, expected_value in expected.items():
-        name = key if isinstance(key, str) else encode_json(key, path)
+        name = _member_name(key)
         here = child_path(path, name)
         if name not in actual:
             differences.append(Difference(here, plain_form(expected_value), MISSING))
@@ -120,26 +138,70 @@ def _compare_objects(expected: Mapping[Any, Any], actual: Mapping[Any, Any], pat
 
 
 def _compare_lists(expected: Sequence[Any], actual: Sequence[Any], path: str) -> Comparison:
-    known: Dict[Any, Comparison] = {}
+    known: Dict[Tuple[int, int], Comparison] = {}
 
     def compared(item: int, place: int) -> Comparison:
         if (item, place) not in known:
             known[item, place] = compare(expected[item], actual[place], f"{path}[{place}]")
         return known[item, place]
 
-    place_of = _assign(len(expected), len(actual), lambda item, place: not compared(item, place).differences)
+    place_of = _place_items(expected, actual)
     agreements = sum(compared(item, place).agreements for item, place in place_of.items()) if expected else 1
     differences: List[Difference] = []
-    spare = sorted(set(range(len(actual))) - set(place_of.values()))
+    taken = set(place_of.values())
+    spare = [place for place in range(len(actual)) if place not in taken]
+    # A plain scalar that is not there has nothing in common with any of the others, nor is a scalar near to an object.
+    open_spare = [place for place in spare if isinstance(actual[place], (Mapping, list))]
     for item in (item for item in range(len(expected)) if item not in place_of):
-        nearest = min(spare, key=lambda place: nearness(compared(item, place)), default=None)
+        candidates = open_spare if _scalar_key(expected[item]) is None else []
+        nearest = min(candidates, key=lambda place: nearness(compared(item, place)), default=None)
         if nearest is None or not compared(item, nearest).agreements:
             differences.append(Difference(path, plain_form(expected[item]), actual, is_item=True))
             continue
-        spare.remove(nearest)
+        open_spare.remove(nearest)
         agreements += compared(item, nearest).agreements
         differences += compared(item, nearest).differences
     return Comparison(agreements, differences)
+
+
+def _place_items(expected: Sequence[Any], actual: Sequence[Any]) -> Dict[int, int]:
+    """Give as many expected items as possible an actual one of their own; returns the places by the items.
+
+    A plain scalar has nothing to fit but one that equals it, and it does not matter which. So these are paired first,
+    and only the rest has to be shared out.
+    """
+    places_of: Dict[Any, Deque[int]] = {}
+    for place, value in enumerate(actual):
+        key = _scalar_key(value)
+        if key is not None:
+            places_of.setdefault(key, deque()).append(place)
+    place_of: Dict[int, int] = {}
+    rest: List[int] = []
+    for item, value in enumerate(expected):
+        key = _scalar_key(value)
+        if key is None:
+            rest.append(item)
+        elif places_of.get(key):
+            place_of[item] = places_of[key].popleft()
+    taken = set(place_of.values())
+    free = [place for place in range(len(actual)) if place not in taken]
+    known: Dict[Tuple[int, int], bool] = {}
+
+    def fits(item: int, place: int) -> bool:
+        if (item, place) not in known:
+            known[item, place] = is_contained(expected[rest[item]], actual[free[place]])
+        return known[item, place]
+
+    assigned = _assign(len(rest), len(free), fits)
+    return {**place_of, **{rest[item]: free[place] for item, place in assigned.items()}}
+
+
+def _scalar_key(value: Any) -> Any:
+    """Give what two plain scalars have in common if and only if they are equal as JSON; None for any other value."""
+    kind = type(value)
+    if kind is float and not math.isfinite(value):
+        return None
+    return (kind is bool, value) if kind in _SCALAR_TYPES else None
 
 
 def _assign(item_count: int, place_count: int, fits: Callable[[int, int], bool]) -> Dict[int, int]:

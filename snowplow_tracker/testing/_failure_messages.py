@@ -1,17 +1,20 @@
 """What assertions about events say when they fail."""
 
+from collections import Counter
 from typing import Any, List, Optional, Sequence, Tuple
 
 from .._shown import shown
 from ..self_describing_json import SelfDescribingJson
 from ..typing import PayloadDict
-from ._collected import BadEvent, GoodEvent
+from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._containment import MISSING, Comparison, Difference, nearness
 from ._expectation import EventExpectation
 from ._readable import readable_event, readable_type
 
 __all__ = ["count_message", "event_message", "no_bad_message", "order_message"]
 
+# The paths of what tells the kind of an event.
+_KINDS = ("event_type", "schema")
 _MAX_NEAREST = 3
 _MAX_DIFFERENCES = 10
 _MAX_LISTED = 10
@@ -26,14 +29,20 @@ def no_bad_message(bad: List[BadEvent]) -> str:
 
 
 def count_message(
-    wanted: List[Optional[int]], actual: Tuple[int, int], good: List[GoodEvent], bad: List[BadEvent], seconds: float
+    wanted: List[Optional[int]],
+    actual: Tuple[int, int],
+    good: List[GoodEvent],
+    bad: List[BadEvent],
+    seconds: float,
+    requests: Optional[List[CollectedRequest]],
 ) -> str:
     """Say that there are not as many good and bad events as wanted."""
     expected = " and ".join(
         _counted(count, noun) for count, noun in zip(wanted, ("good event", "bad event")) if count is not None
     )
     title = f"Expected {expected}, got {actual[0]} good and {actual[1]} bad{_within(seconds)}"
-    return "\n".join([title, *_section("The good events:", good), *_bad_section(bad)])
+    lines = [title, *_section("The good events:", good)] if actual[0] else [title, *_request_lines(requests)]
+    return "\n".join(lines + _bad_section(bad))
 
 
 def event_message(
@@ -43,12 +52,14 @@ def event_message(
     good: List[GoodEvent],
     bad: List[BadEvent],
     seconds: float,
+    requests: Optional[List[CollectedRequest]],
 ) -> str:
     """Say that not as many events as wanted meet the expectation, and what those that come nearest to it lack."""
     expected = "a good event" if wanted is None else _counted(wanted, "good event")
     outcome = f"{len(found)} of {len(good)} match" if good else "no good event arrived"
     title = f"Expected {expected} with the following, but {outcome}{_within(seconds)}:"
     lines = [title, *_indented(_expectation_lines(expectation))]
+    lines += [] if good else _request_lines(requests)
     lines += _section(f"{_counted(len(found), 'event')} with it:", found)
     if wanted is None or len(found) < wanted:
         others = [event for event in good if not expectation.is_met_by(event)]
@@ -62,6 +73,7 @@ def order_message(
     events: List[GoodEvent],
     bad: List[BadEvent],
     seconds: float,
+    requests: Optional[List[CollectedRequest]],
 ) -> str:
     """Say which event of an order there is none for.
 
@@ -71,6 +83,7 @@ def order_message(
         events: The good events in order of creation.
         bad: The bad events.
         seconds: How long they were waited for.
+        requests: What came by a connection; None where nothing comes by one.
     """
     missed = len(positions)
     start = positions[-1] + 1 if positions else 0
@@ -93,9 +106,23 @@ def order_message(
     title = (
         "The good events in order of creation:" if len(labels) == len(events) else f"Of the {len(events)} good events:"
     )
-    lines += [title, *_indented(labels)] if labels else []
+    lines += [title, *_indented(labels)] if labels else _request_lines(requests)
     lines += _nearest_section(expectations[missed], events[start:])
     return "\n".join(lines + _bad_section(bad))
+
+
+def _request_lines(requests: Optional[List[CollectedRequest]]) -> List[str]:
+    """Say where the events may have gone, if there is no good one."""
+    if requests is None:
+        return []
+    if not requests:
+        return ["No request came. An emitter may still hold events: flush the tracker"]
+    statuses = Counter(request.status for request in requests)
+    answers = ", ".join(
+        f"{status or 'without a status'}{f' ({times} times)' if times > 1 else ''}"
+        for status, times in statuses.items()
+    )
+    return [f"{_counted(len(requests), 'request')} came, answered {answers}"]
 
 
 def _after(missed: int) -> str:
@@ -110,7 +137,9 @@ def _expectation_lines(expectation: EventExpectation) -> List[str]:
 def _nearest_section(expectation: EventExpectation, events: List[GoodEvent]) -> List[str]:
     """Say what those that come nearest lack; nothing, if none comes near."""
     compared = [(expectation.compare(event), event) for event in events]
-    near = sorted((pair for pair in compared if _is_near(pair[0])), key=lambda pair: nearness(pair[0]))
+    near = sorted(
+        (pair for pair in compared if _is_near(pair[0])), key=lambda pair: (_strangeness(pair[0]), nearness(pair[0]))
+    )
     lines = ["The nearest:"] if near else []
     for comparison, event in near[:_MAX_NEAREST]:
         lines.append(f"    {_event_label(event)}")
@@ -120,13 +149,36 @@ def _nearest_section(expectation: EventExpectation, events: List[GoodEvent]) -> 
 
 def _is_near(comparison: Comparison) -> bool:
     """Tell whether it is worth a line what differs: something is as expected, or at least where it was expected."""
-    return comparison.agreements > 0 or any(
-        difference.path not in ("event_type", "schema")
+    differences = comparison.differences
+    return (
+        comparison.agreements > 0
+        # Nothing but what was not to be there.
+        or all(difference.expected is MISSING for difference in differences)
+        or any(_is_other_version(difference) or _is_in_its_place(difference) for difference in differences)
+    )
+
+
+def _is_in_its_place(difference: Difference) -> bool:
+    return (
+        difference.path not in _KINDS
         and difference.expected is not MISSING
         and difference.actual is not MISSING
         and not difference.is_item
-        for difference in comparison.differences
     )
+
+
+def _strangeness(comparison: Comparison) -> int:
+    """Tell how far an event is from being of the expected type and schema."""
+    return sum(
+        1 if _is_other_version(difference) else 2 for difference in comparison.differences if difference.path in _KINDS
+    )
+
+
+def _is_other_version(difference: Difference) -> bool:
+    """Tell whether the schema is the expected one, but for the version."""
+    if difference.path != "schema":
+        return False
+    return bool(difference.expected.rpartition("/")[0] == difference.actual.rpartition("/")[0])
 
 
 def _difference_lines(differences: List[Difference]) -> List[str]:

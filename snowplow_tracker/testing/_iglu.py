@@ -8,12 +8,13 @@ import re
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 from typing_extensions import Protocol
 
 from .._shown import shown
 from ..constants import SCHEMA_TAG
+from ._collected import PathArgument
 
 __all__ = ["SCHEMA_URI", "SchemaFolder"]
 
@@ -62,7 +63,7 @@ class SchemaFolder:
         path: The folder.
     """
 
-    def __init__(self, path: Union[str, "os.PathLike[str]"]) -> None:
+    def __init__(self, path: PathArgument) -> None:
         """Open a folder, without reading from it.
 
         Raises:

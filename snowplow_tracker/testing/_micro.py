@@ -1,11 +1,12 @@
 """The REST API of Snowplow Micro: what it answers about the events that arrived, and to which questions."""
 
 import json
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 from urllib.parse import parse_qs, urlsplit
 
 from .._json import EncodingError, encode_readable_json
@@ -97,7 +98,7 @@ class MicroApi:
         return _filtered(
             request,
             ("vendor", "version", "limit"),
-            lambda filters: map(_bad_item, filter(filters.allow_bad, reversed(self._events.bad()))),
+            lambda filters: _bad_items(filter(filters.allow_bad, reversed(self._events.bad()))),
         )
 
 
@@ -152,7 +153,8 @@ def whole_number(name: str, value: Any) -> int:
     with suppress(ValueError):
         number = int(value) if isinstance(value, str) else value
         if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
-            return number
+            # More than there can be is as good as all.
+            return min(number, sys.maxsize)
     raise ValueError(f"{name} must be a whole number, 0 or more, got {shown(value)}")
 
 
@@ -231,14 +233,22 @@ def _good_item(event: GoodEvent) -> Dict[str, Any]:
     }
 
 
-def _bad_item(event: BadEvent) -> Dict[str, Any]:
-    request = event.request or _NO_REQUEST
+def _bad_items(events: Iterable[BadEvent]) -> Iterator[Dict[str, Any]]:
+    """Describe bad events; the body of a request that brought several of them stands in the first one only."""
+    described: Set[int] = set()
+    for event in events:
+        request = event.request or _NO_REQUEST
+        yield _bad_item(event, request, request.body if id(request) not in described else b"")
+        described.add(id(request))
+
+
+def _bad_item(event: BadEvent, request: CollectedRequest, body: bytes) -> Dict[str, Any]:
     return {
         "collectorPayload": {
             "api": _api(request),
             "querystring": [{"name": name, "value": value} for name, value in request.query.items()],
             "contentType": request.headers.get("content-type"),
-            "body": request.body.decode("utf-8", "replace") or None,
+            "body": body.decode("utf-8", "replace") or None,
             "source": _source(request),
             "context": _context(request),
         },

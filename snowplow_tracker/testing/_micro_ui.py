@@ -121,7 +121,7 @@ def _shown_bad(event: BadEvent) -> Dict[str, Any]:
         "payload": event.payload,
         "errors": event.errors,
     }
-    if isinstance(described, dict) and described.keys() == {"schema", "data"}:
+    if isinstance(described, dict) and described.keys() == {"schema", "data"} and isinstance(described["schema"], str):
         shown.update(described)
     if event.payload is None and event.request is not None:
         shown["body"] = event.request.body[:_LONGEST_TEXT].decode("utf-8", "replace")

@@ -2,7 +2,6 @@
 
 import binascii
 import json
-import os
 import re
 from typing import Any, Callable, List, Optional, Tuple, Union, cast
 
@@ -19,7 +18,7 @@ from ..constants import (
     UNSTRUCT_EVENT_SCHEMA,
 )
 from ..typing import PayloadDict
-from ._collected import BadEvent, CollectedRequest, GoodEvent, SelfDescribingDict
+from ._collected import BadEvent, CollectedRequest, GoodEvent, PathArgument, SelfDescribingDict
 from ._enriched import EVENT_SCHEMAS, enriched_fields, schema_fields
 from ._iglu import SCHEMA_URI, SchemaFolder
 
@@ -68,7 +67,7 @@ class Pipeline:
 
     def __init__(
         self,
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
     ) -> None:
         """Set the rules.

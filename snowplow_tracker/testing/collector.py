@@ -4,8 +4,8 @@ Its TLS certificate and key are published with this package: they prove nothing 
 `tests/make_collector_certificates.py` makes new ones.
 """
 
+import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Callable, Deque, List, Optional, Tuple, Type, TypeVar, Union
+from urllib.parse import urlsplit
 
 from typing_extensions import Literal
 
@@ -22,7 +23,7 @@ from .._settings import optional, positive_int
 from .._shown import shown
 from ..typing import PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
-from ._collected import BadEvent, CollectedRequest, GoodEvent
+from ._collected import BadEvent, CollectedRequest, GoodEvent, PathArgument
 from ._event_log import EventLog
 from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer, IncomingRequest, bind
 from ._micro import MicroApi, Routes, text_answer
@@ -79,7 +80,7 @@ class LocalCollector(EventAssertions):
         tls: bool = False,
         port: int = 0,
         host: str = "127.0.0.1",
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
         max_events: Optional[int] = None,
     ) -> None:
@@ -366,12 +367,23 @@ class LocalCollector(EventAssertions):
             return self._connection_count
 
     def _respond(self, request: IncomingRequest) -> Answer:
-        handlers = {method: handle for (method, path), handle in self._routes().items() if request.path.endswith(path)}
+        matching = {key: handle for key, handle in self._routes().items() if request.path.endswith(key[1])}
+        handlers = {method: handle for (method, _), handle in matching.items()}
+        shows_events = any(path.startswith("/micro/") for _, path in matching)
+        if shows_events and not self._may_see_events(request):
+            return text_answer(403, "only pages and programs of this machine may see the events")
         try:
             answer = handlers.get(request.method, self._respond_to_unknown)(request)
         except BodyTooLargeError:
             answer = self._refuse(request, 413, f"a body may have {MAX_BODY_BYTES} bytes")
         return _with_cors(answer, request) if handlers else answer
+
+    def _may_see_events(self, request: IncomingRequest) -> bool:
+        """Keep pages of other sites from reading events, be it by the name of their own that leads to this machine."""
+        origin, host = request.headers.get("origin"), request.headers.get("host")
+        if origin is not None and not _is_loopback(urlsplit(origin).hostname):
+            return False
+        return host is None or not _is_loopback(self._host) or _is_loopback(urlsplit(f"//{host}").hostname)
 
     def _routes(self) -> Routes:
         """Tell who answers what."""
@@ -523,6 +535,13 @@ def _with_default_body(answer: Answer, content_type: str, body: bytes) -> Answer
 def _is_accepted(answer: Answer) -> bool:
     """Tell whether the payloads count as accepted; never for a request whose body is not read."""
     return answer.reset != "before_body" and answer.raw is None and 200 <= answer.status <= 299
+
+
+def _is_loopback(name: Optional[str]) -> bool:
+    try:
+        return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:

@@ -1,16 +1,16 @@
 """A collector and trackers that send to it, for the time of a test."""
 
 import copy
-import os
+from functools import partial
 from http.cookiejar import DefaultCookiePolicy
 from itertools import count
 from types import TracebackType
-from typing import List, Optional, Type, Union
+from typing import List, Optional, Type
 
 import requests
 from typing_extensions import Literal
 
-from .._settings import flag
+from .._settings import choice, flag
 from .._shown import shown
 from ..emitter_configuration import EmitterConfiguration
 from ..emitters import Emitter
@@ -19,6 +19,7 @@ from ..subject import Subject
 from ..tracker import Tracker
 from ..tracker_configuration import TrackerConfiguration
 from ..typing import Method
+from ._collected import PathArgument
 from .collector import LocalCollector
 
 __all__ = ["TrackingKit"]
@@ -48,7 +49,7 @@ class TrackingKit:
         *,
         fail_on_bad: bool = False,
         collector: Optional[LocalCollector] = None,
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
     ) -> None:
         """Describe a kit; `start`, or a `with` statement, starts it.
@@ -68,10 +69,14 @@ class TrackingKit:
             raise TypeError(f"collector must be a LocalCollector, got {shown(collector)}")
         if collector is not None and schemas is not None:
             raise TypeError("schemas must be given to the collector, if there is one")
+        # A collector that is given has rules of its own, but a mistake stays one.
+        choice("reject", "accept")("unknown_schemas", unknown_schemas)
         self._fail_on_bad = flag("fail_on_bad", fail_on_bad)
         self._owns_collector = collector is None
-        self._collector = collector or LocalCollector(schemas=schemas, unknown_schemas=unknown_schemas)
+        self._new_collector = partial(LocalCollector, schemas=schemas, unknown_schemas=unknown_schemas)
+        self._collector = collector or self._new_collector()
         self._is_started = False
+        self._is_closed = False
         self._tracker: Optional[Tracker] = None
         self._trackers: List[Tracker] = []
         self._sessions: List[requests.Session] = []
@@ -93,18 +98,24 @@ class TrackingKit:
     def start(self) -> "TrackingKit":
         """Start the collector; does nothing if the kit is started.
 
+        A kit that was closed gets a new collector, which nothing reaches that was sent to the old one.
+
         Returns:
             The kit itself.
         """
         if self._owns_collector:
+            if self._is_closed:
+                self._collector = self._new_collector()
             self._collector.start()
+        self._is_closed = False
         self._is_started = True
         return self
 
     def close(self) -> None:
         """Send what waits in the trackers, close them, take them out of `Snowplow`, and close the collector.
 
-        Does nothing if the kit is not started. What the collector has got stays readable.
+        Does nothing if the kit is not started. The collector answers 200 again, whatever was prepared, so that a test
+        that ends in an outage need not wait for it. What the collector has got stays readable.
 
         Raises:
             AssertionError: If there are bad events, and `fail_on_bad` was set.
@@ -122,7 +133,7 @@ class TrackingKit:
         """A tracker as `create_tracker` makes it without arguments, always the same until the kit is closed.
 
         Raises:
-            RuntimeError: If the kit is not started.
+            RuntimeError: If the kit is not started, or closed.
         """
         if self._tracker is None:
             self._tracker = self.create_tracker()
@@ -152,12 +163,13 @@ class TrackingKit:
             emitter_class: See `Snowplow.create_tracker`.
 
         Raises:
-            RuntimeError: If the kit is not started.
+            RuntimeError: If the kit is not started, or closed.
             TypeError: As `Snowplow.create_tracker` does.
             ValueError: As `Snowplow.create_tracker` does.
         """
         if not self._is_started:
-            raise RuntimeError("TrackingKit has no tracker before it is started: call start() or use a with statement")
+            when = "after it is closed" if self._is_closed else "before it is started"
+            raise RuntimeError(f"TrackingKit has no tracker {when}: call start() or use a with statement")
         tracker = Snowplow.create_tracker(
             namespace=_free_namespace() if namespace is None else namespace,
             endpoint=self._collector.url,
@@ -200,7 +212,9 @@ class TrackingKit:
         if not self._is_started:
             return
         self._is_started = False
+        self._is_closed = True
         self._tracker = None
+        _end_outage(self._collector)
         for tracker in self._trackers:
             tracker.close()
             # The code under test may have removed it, and another one may have its namespace by now.
@@ -214,6 +228,14 @@ class TrackingKit:
             self._collector.close()
         if check and self._fail_on_bad:
             self._collector.assert_no_bad()
+
+
+def _end_outage(collector: LocalCollector) -> None:
+    """Have the collector take whatever comes; what arrived so far stays."""
+    with collector._arrival:
+        collector._queued_answers.clear()
+        collector.respond_always(200)
+    collector.accept_connections()
 
 
 def _free_namespace() -> str:

@@ -1,8 +1,8 @@
 """An emitter that keeps what it gets, for unit tests that want no socket."""
 
-import os
 import threading
-from typing import Callable, List, Optional, Union
+import time
+from typing import Callable, List, Optional
 
 from typing_extensions import Literal
 
@@ -10,7 +10,7 @@ from .._shown import shown
 from .._wire import wire_payload
 from ..typing import EmitterProtocol, PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
-from ._collected import BadEvent, GoodEvent
+from ._collected import BadEvent, GoodEvent, PathArgument
 from ._pipeline import JudgedEvent, Pipeline
 
 __all__ = ["RecordingEmitter"]
@@ -35,7 +35,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
     def __init__(
         self,
         *,
-        schemas: Optional[Union[str, "os.PathLike[str]"]] = None,
+        schemas: Optional[PathArgument] = None,
         unknown_schemas: Literal["reject", "accept"] = "reject",
     ) -> None:
         """Make an emitter without payloads.
@@ -54,6 +54,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         self._arrival = threading.Condition()
         self._payloads: PayloadDictList = []
         self._judged: List[JudgedEvent] = []
+        self._change_count = 0
 
     def input(self, payload: PayloadDict) -> None:
         """Keep a copy of a payload.
@@ -69,6 +70,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         with self._arrival:
             self._payloads.append(recorded)
             self._judged += judged
+            self._change_count += 1
             self._arrival.notify_all()
 
     def flush(self) -> None:
@@ -113,6 +115,18 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
             self._judged.clear()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        # The lock is reentrant, so the condition may read the events.
+        # The condition may call the test's own code, such as an `==`, which must not hold up those who track.
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._arrival:
+                seen = self._change_count
+            is_late = time.monotonic() >= deadline
+            if condition():
+                return True
+            if is_late:
+                return False
+            self._wait_for_change(seen, deadline - time.monotonic())
+
+    def _wait_for_change(self, seen: int, timeout: float) -> None:
         with self._arrival:
-            return self._arrival.wait_for(condition, timeout)
+            self._arrival.wait_for(lambda: self._change_count != seen, timeout)
