@@ -215,7 +215,7 @@ def test_table_of_options_is_complete():
     """It has each option that a store can be given, and says which store that is, with the right defaults."""
     rows = re.findall(r"^\| `(\w+)` \| (both|SQLite|Redis) \|", PAGE, flags=re.MULTILINE)
     of_both = {"SQLite": SQLiteEventStore, "Redis": RedisEventStore}
-    signatures = {kind: inspect.signature(store).parameters for kind, store in of_both.items()}
+    signatures = {kind: inspect.signature(store.__init__).parameters for kind, store in of_both.items()}
 
     for kind, parameters in signatures.items():
         options = {name for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
