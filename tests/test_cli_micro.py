@@ -6,6 +6,7 @@ import re
 import signal
 import socket
 import sys
+import threading
 import time
 from urllib.request import urlopen
 
@@ -17,7 +18,7 @@ from support import eventually
 from snowplow_tracker import Emitter, PagePing, PageView, ScreenView, SelfDescribing, SelfDescribingJson, Tracker
 from snowplow_tracker._cli import main
 from snowplow_tracker._cli.event_lines import event_line
-from snowplow_tracker._cli.micro import _PrintingCollector
+from snowplow_tracker._cli.micro import _WatchedCollector
 from snowplow_tracker.testing import BadEvent, CollectedRequest, GoodEvent
 
 URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
@@ -36,9 +37,9 @@ def micro(*arguments, **options):
 
 
 @pytest.fixture
-def collector(capsys):
+def collector():
     """The collector of the command, in this process."""
-    with _PrintingCollector("127.0.0.1", 0, None) as collector:
+    with _WatchedCollector("127.0.0.1", 0, None) as collector:
         yield collector
 
 
@@ -153,13 +154,13 @@ def test_it_ends_when_nobody_reads_its_output():
 
 def test_signal_before_the_waiting_is_not_missed(monkeypatch, capsys):
     """Ctrl-C while the collector starts ends it as well."""
-    start = _PrintingCollector.start
+    start = _WatchedCollector.start
 
     def interrupted_start(collector):
         signal.raise_signal(signal.SIGTERM)
         return start(collector)
 
-    monkeypatch.setattr(_PrintingCollector, "start", interrupted_start)
+    monkeypatch.setattr(_WatchedCollector, "start", interrupted_start)
     before = signal.getsignal(signal.SIGTERM)
 
     exit_code = main(["micro", "--port", "0"])
@@ -171,31 +172,60 @@ def test_signal_before_the_waiting_is_not_missed(monkeypatch, capsys):
 
 def test_waiting_goes_on_while_nothing_happens(monkeypatch, capsys):
     """A pause between two looks is not the end."""
-    monkeypatch.setattr("snowplow_tracker._cli.micro._LONGEST_WAIT_SECONDS", 0.001)
 
-    class Failed:
-        def __init__(self):
-            self.waits = 0
+    class Quiet(threading.Event):
+        waits = 0
 
-        def wait(self, seconds):
+        def wait(self, timeout=None):
             self.waits += 1
             if self.waits == 3:
                 signal.raise_signal(signal.SIGINT)
             return False
 
-    created = _PrintingCollector.__init__
+    created = _WatchedCollector.__init__
 
     def create(collector, *arguments):
         created(collector, *arguments)
-        collector.failed = Failed()
+        collector.has_news = Quiet()
 
-    monkeypatch.setattr(_PrintingCollector, "__init__", create)
+    monkeypatch.setattr(_WatchedCollector, "__init__", create)
 
     assert main(["micro", "--port", "0"]) == 0
     assert capsys.readouterr().out.endswith("good 0, bad 0, requests 0\n")
 
 
-def test_events_are_printed_once_whoever_asks_for_them(collector, capsys):
+@sends_signals
+def test_trackers_are_answered_while_nobody_reads_the_output():
+    """More than a pipe holds may arrive before the first line is read; each line is printed in the end."""
+    with micro() as (process, url):
+        emitter = Emitter(url, batch_size=200)
+        for _ in range(2_000):
+            emitter.input({"e": "pv", "p": "srv", "tv": "t", "url": "/" * 150})
+        delivered = emitter.stats().delivered
+        emitter.close()
+        lines = [process.stdout.readline() for _ in range(2_000)]
+        exit_code, rest, error = end(process)
+
+    assert delivered == 2_000
+    assert all("good  page_view" in line for line in lines)
+    assert (exit_code, rest, error) == (0, "good 2000, bad 0, requests 10\n", "")
+
+
+def test_lines_that_nobody_reads_are_forgotten(collector):
+    """The oldest go first, and one line tells how many; the sums count them all."""
+    emitter = Emitter(collector.url, batch_size=3_000, buffer_capacity=10_000)
+    for number in range(9_000):
+        emitter.input({"e": "pv", "p": "srv", "tv": "t", "url": f"/{number}"})
+    emitter.close()
+    lines = collector.new_lines()
+
+    assert lines[0] == "4000 events not shown"
+    assert [line.rpartition("/")[2] for line in lines[1:]] == [str(number) for number in range(4_000, 9_000)]
+    assert collector.new_lines() == []
+    assert collector.summary() == "good 9000, bad 0, requests 3"
+
+
+def test_events_are_printed_once_whoever_asks_for_them(collector):
     """Events that were judged for the REST API, or forgotten by a reset, are printed and counted once."""
     tracker = tracker_to(collector.url)
 
@@ -206,20 +236,20 @@ def test_events_are_printed_once_whoever_asks_for_them(collector, capsys):
     tracker.track(PageView("/3"))
     tracker.close()
 
-    assert re.findall(r"/\d", capsys.readouterr().out) == ["/1", "/2", "/3"]
+    assert re.findall(r"/\d", "".join(collector.new_lines())) == ["/1", "/2", "/3"]
     assert collector.summary() == "good 3, bad 0, requests 3"
     assert len(collector.good) == 1
 
 
-def test_request_that_was_reset_meanwhile_prints_nothing(collector, capsys):
+def test_request_that_was_reset_meanwhile_prints_nothing(collector):
     """A reset between the arrival of a request and its printing leaves nothing to print."""
     collector._accepted(request_at(0.0))
 
-    assert capsys.readouterr().out == ""
+    assert collector.new_lines() == []
     assert collector.summary() == "good 0, bad 0, requests 1"
 
 
-def test_memory_is_bounded(collector, monkeypatch):
+def test_memory_is_bounded(collector):
     """What the collector keeps does not grow with what arrives; the sums count all."""
     emitter = Emitter(collector.url, batch_size=3_000, buffer_capacity=10_000)
     for _ in range(9_000):
@@ -246,15 +276,15 @@ def test_memory_is_bounded(collector, monkeypatch):
         (PageView("/" * 200), f"page_view         {'/' * 160}..."),
     ],
 )
-def test_line_shows_what_matters(collector, capsys, event, about):
+def test_line_shows_what_matters(collector, event, about):
     """Each type of event has its own fields in the line; they are cut, and cannot play tricks on a terminal."""
     tracker = tracker_to(collector.url)
     tracker.track(event)
     tracker.close()
 
     eventually(lambda: collector.summary().startswith("good 1"))
-    line = capsys.readouterr().out
-    assert line[8:] == f"  good  {about}  app=shop  ns=web\n"
+    (line,) = collector.new_lines()
+    assert line[8:] == f"  good  {about}  app=shop  ns=web"
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import argparse
 import threading
+from collections import deque
 from pathlib import Path
-from typing import Any, List, Optional
+from typing import Any, Deque, List, Optional
 
-from ..testing import CollectedRequest, GoodEvent, LocalCollector
+from ..testing import CollectedRequest, LocalCollector
 from .event_lines import event_line
 from .exit_codes import SUCCESS, WRONG_USAGE
 from .interruption import Interruption
@@ -79,7 +80,7 @@ def add_to(commands: Any) -> None:
 
 def _micro(options: argparse.Namespace) -> int:
     try:
-        collector = _PrintingCollector(options.host, options.port, options.schemas)
+        collector = _WatchedCollector(options.host, options.port, options.schemas)
     except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from None
     with Interruption() as interruption:
@@ -92,74 +93,97 @@ def _micro(options: argparse.Namespace) -> int:
         try:
             print(f"Collector at {collector.url} - the endpoint to give to a tracker", flush=True)
             print(f"Events live at {collector.url}/micro/ui - Ctrl-C ends it", flush=True)
-            _wait_for_end(collector, interruption)
+            _print_until_end(collector, interruption)
         finally:
             collector.close()
     # A terminal that is held up holds this up too; then a signal does what it does by default.
+    _print(collector.new_lines())
     print(collector.summary())
     return SUCCESS
 
 
-def _wait_for_end(collector: "_PrintingCollector", interruption: Interruption) -> None:
-    """Wait for Ctrl-C, or for the end of those who read the output.
+def _print_until_end(collector: "_WatchedCollector", interruption: Interruption) -> None:
+    """Print events until Ctrl-C, also if a line is stuck because nobody reads the output for a while.
 
     Raises:
-        BrokenPipeError: If nobody reads the output.
+        BrokenPipeError: If nobody reads the output any more.
     """
     try:
-        interruption.may_raise = True
-        interruption.check()
-        while not collector.failed.wait(_LONGEST_WAIT_SECONDS):
-            pass
+        while True:
+            lines = collector.new_lines()
+            interruption.may_raise = True
+            _print(lines)
+            interruption.check()
+            collector.has_news.wait(_LONGEST_WAIT_SECONDS)
+            interruption.may_raise = False
     except KeyboardInterrupt:
         return
     finally:
         interruption.may_raise = False
-    raise BrokenPipeError
 
 
-class _PrintingCollector(LocalCollector):
-    """Judges each request at once, and prints its events.
+def _print(lines: List[str]) -> None:
+    if not lines:
+        return
+    try:
+        print("\n".join(lines), flush=True)
+    except OSError:
+        raise BrokenPipeError from None
 
-    `_printing` guards what has been printed, and is held while that is done, so that lines come in their order.
+
+class _WatchedCollector(LocalCollector):
+    """Judges each request at once, and keeps a line for each of its events until it is printed.
+
+    `_taking` guards the lines and the counts; nothing is printed with it, so that a request is answered however slowly
+    the output is read. Then the oldest lines are forgotten.
 
     Attributes:
-        failed: Set when nobody reads the output any more.
+        has_news: Set when there are new lines.
     """
 
     def __init__(self, host: str, port: int, schemas: Optional[Path]) -> None:
         super().__init__(host=host, port=port, schemas=schemas, max_events=_MAX_EVENTS)
-        self.failed = threading.Event()
-        self._printing = threading.Lock()
+        self.has_news = threading.Event()
+        self._taking = threading.Lock()
+        self._lines: Deque[str] = deque()
+        self._not_shown = 0
         self._generation = ""
-        self._last_printed = 0
+        self._counted_good = self._counted_bad = 0
         self._good = self._bad = self._accepted_requests = 0
 
     def summary(self) -> str:
-        """Count what was printed. Waits for nothing, not even for a line that cannot be printed."""
+        """Count what arrived. Waits for nothing, not even for a line that cannot be printed."""
         return f"good {self._good}, bad {self._bad}, requests {self._accepted_requests}"
 
-    def _accepted(self, request: CollectedRequest) -> None:  # noqa: ARG002  # others may have come meanwhile
-        with self._printing:
-            self._accepted_requests += 1
-            lines = self._new_lines()
-            if not lines or self.failed.is_set():
-                return
-            try:
-                print("\n".join(lines), flush=True)
-            except OSError:
-                self.failed.set()
+    def new_lines(self) -> List[str]:
+        """Give the lines that were not given before; the first tells how many were forgotten before them."""
+        with self._taking:
+            self.has_news.clear()
+            lines = [f"{self._not_shown} events not shown"] if self._not_shown else []
+            lines += self._lines
+            self._lines.clear()
+            self._not_shown = 0
+        return lines
 
-    def _new_lines(self) -> List[str]:
-        """Have all judged that came, and describe what has not been printed yet."""
-        news = self._events.excerpt(_MAX_EVENTS, after=self._last_printed)
+    def _accepted(self, request: CollectedRequest) -> None:  # noqa: ARG002  # others may have come meanwhile
+        with self._taking:
+            self._accepted_requests += 1
+            self._take_news()
+        self.has_news.set()
+
+    def _take_news(self) -> None:
+        """Have all judged that came, and describe what has not been described yet."""
+        news = self._events.excerpt(_MAX_EVENTS, after=self._counted_good + self._counted_bad)
         if news.generation != self._generation:
             # The events were reset meanwhile, so that they are counted anew.
-            self._generation, self._last_printed = news.generation, 0
+            self._generation, self._counted_good, self._counted_bad = news.generation, 0, 0
             news = self._events.excerpt(_MAX_EVENTS, after=0)
-        lines = [event_line(event) for _, event in reversed(news.events)]
-        good = sum(isinstance(event, GoodEvent) for _, event in news.events)
+        good, bad = news.good - self._counted_good, news.bad - self._counted_bad
+        self._counted_good, self._counted_bad = news.good, news.bad
         self._good += good
-        self._bad += len(news.events) - good
-        self._last_printed = news.good + news.bad
-        return lines
+        self._bad += bad
+        self._lines.extend(event_line(event) for _, event in reversed(news.events))
+        forgotten = max(0, len(self._lines) - _MAX_EVENTS)
+        for _ in range(forgotten):
+            self._lines.popleft()
+        self._not_shown += forgotten + good + bad - len(news.events)
