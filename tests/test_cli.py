@@ -1,5 +1,6 @@
 """What all commands have in common: help, exit codes, and what their values may be."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,7 +12,7 @@ from importlib import metadata
 import pytest
 from commands import DEAD_URL, run
 
-from snowplow_tracker import Subject
+from snowplow_tracker import Emitter, Subject, __version__
 from snowplow_tracker._cli import main, usage
 from snowplow_tracker._cli.proxy import no_proxy_before
 from snowplow_tracker._cli.subjects import subject_of
@@ -151,6 +152,38 @@ def test_wrong_usage_is_told_from_failure(arguments, complaint, capsys, monkeypa
     assert complaint in error.splitlines()[-1]
 
 
+def test_version_is_told(capsys):
+    """The option prints the name and the version, and nothing else."""
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"snowplow-tracker {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "endpoint", "reason"),
+    [
+        (None, "localhost", "there is no answer yet"),
+        (
+            "SSLError: [SSL: WRONG_VERSION_NUMBER]",
+            "localhost",
+            "it does not seem to speak https: put http:// in front of the endpoint (SSLError: "
+            "[SSL: WRONG_VERSION_NUMBER])",
+        ),
+        ("SSLError: WRONG_VERSION_NUMBER", "https://localhost", "no response: SSLError: WRONG_VERSION_NUMBER"),
+        ("SSLError: CERTIFICATE_VERIFY_FAILED", "localhost", "no response: SSLError: CERTIFICATE_VERIFY_FAILED"),
+        ("ConnectionError: Connection refused", "localhost", "connection refused by localhost:9"),
+        ("ProxyError: Connection refused", "localhost", "no response: ProxyError: Connection refused"),
+    ],
+)
+def test_failure_tells_what_to_do(error, endpoint, reason):
+    """Errors that a beginner meets are told in words, and others as they are."""
+    stats = dataclasses.replace(Emitter("localhost").stats(), last_error=error)
+
+    assert usage.failure_reason(stats, "https://localhost:9/com.snowplowanalytics.snowplow/tp2", endpoint) == reason
+
+
 def test_ctrl_c_ends_a_command_without_a_traceback(monkeypatch, capsys):
     """A command that knows nothing of Ctrl-C ends with the exit code that a shell gives for it."""
 
@@ -274,6 +307,13 @@ def test_value_is_taken(check, value, meaning):
         (size, 5, "must be a width and a height"),
         (timestamp, "yesterday", "must be milliseconds since 1970 or a date and time in ISO 8601, got 'yesterday'"),
         (timestamp, True, "must be milliseconds"),
+        (timestamp, -1, "must be from 1970 to the year 9999, got -1"),
+        (timestamp, 253402300800000, "must be from 1970 to the year 9999"),
+        (timestamp, "1969-12-31T23:59:59Z", "must be from 1970 to the year 9999"),
+        (schema_uri, "iglu:com.acme/purchase/avro/1-0-0", "must be a URI"),
+        (json_value, "[NaN]\n", "is not JSON: NaN is none"),
+        (json_value, "{\n", "is not JSON: Expecting property name enclosed in double quotes: column 2"),
+        (json_value, "[1,\n x]", "is not JSON: Expecting value: line 2, column 2"),
         (timestamp, float("inf"), "must be milliseconds"),
         (timestamp, [], "must be milliseconds"),
         (schema_uri, "purchase", f"must be a URI such as {URI}, got 'purchase'"),

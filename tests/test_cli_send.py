@@ -161,7 +161,7 @@ def test_bad_lines_are_reported_and_skipped(send, collector):
 
     assert (exit_code, out) == (1, "read 4, delivered 2, rejected 2, failed 0\n")
     assert errors == [
-        "line 4: is not JSON: Expecting property name enclosed in double quotes: line 2 column 1 (char 2)",
+        "line 4: is not JSON: Expecting property name enclosed in double quotes: column 2",
         "line 5: is not in UTF-8",
     ]
     assert numbers(collector) == [1, 2]
@@ -187,6 +187,7 @@ def test_bad_lines_are_reported_and_skipped(send, collector):
         ({"e": None}, "e must be the type of an event such as pv, got None"),
         ({"e": ""}, "e must be the type of an event such as pv, got ''"),
         ({"e": ["pv"]}, "e must be the type of an event such as pv, got ['pv']"),
+        ({"e": "pv", "eid": 5}, "eid must be text, got 5"),
         ({"e": "pv", "page_url": "/"}, "has the name 'page_url', which no payload has"),
         ({"e": "ue", "ue_pr": {}}, "ue_pr must be text, got {}"),
     ],
@@ -284,7 +285,9 @@ def test_outage_is_waited_for(send, collector):
     assert numbers(collector) == list(range(1, 5_001))
 
 
-@pytest.mark.parametrize(("is_down", "reason"), [(True, "ConnectionError: "), (False, "the collector answered 503")])
+@pytest.mark.parametrize(
+    ("is_down", "reason"), [(True, "connection refused by 127.0.0.1:"), (False, "the collector answered 503")]
+)
 def test_what_is_not_delivered_in_time_has_failed(send, collector, is_down, reason):
     """When the input has ended, there is a time to deliver the rest; then it is told why, and from where to resume."""
     collector.respond_always(503)
@@ -296,6 +299,44 @@ def test_what_is_not_delivered_in_time_has_failed(send, collector, is_down, reas
     assert (exit_code, out) == (1, "read 3, delivered 0, rejected 1, failed 2\n")
     assert errors[-2].startswith(f"not delivered in time: {reason}")
     assert errors[-1] == "resume from line 2: --from-line 2"
+
+
+def test_sending_is_given_up_if_nothing_is_ever_delivered(send, collector, monkeypatch):
+    """An endpoint where no collector is does not hold up the input for ever."""
+    monkeypatch.setattr(flow, "MAX_PAYLOADS", 10)
+    monkeypatch.setattr("snowplow_tracker._cli.send._BATCH_SIZE", 10)
+    collector.refuse_connections()
+
+    exit_code, out, errors = send(raw_lines(20), collector.url, "--timeout", "0.1")
+
+    assert (exit_code, out) == (1, "read 10, delivered 0, rejected 0, failed 10\n")
+    assert errors[-3] == "nothing could be delivered within 0.1 s: giving up"
+    assert errors[-2].startswith("not delivered in time: connection refused by ")
+    assert errors[-1] == "resume from line 1: --from-line 1"
+
+
+def test_outage_is_told_of_again_and_again(send, collector, monkeypatch):
+    """Once something was delivered there is a collector, and a line now and then tells that it is down."""
+    monkeypatch.setattr(flow, "MAX_PAYLOADS", 10)
+    monkeypatch.setattr("snowplow_tracker._cli.send._BATCH_SIZE", 10)
+    monkeypatch.setattr("snowplow_tracker._cli.send._OUTAGE_TOLD_EVERY_SECONDS", 0.0)
+    collector.respond_with(200, 503, 200)
+
+    exit_code, out, errors = send(raw_lines(21), collector.url)
+
+    assert (exit_code, out) == (0, "read 21, delivered 21, rejected 0, failed 0\n")
+    assert any(
+        re.fullmatch(r"no answer for \d+ s: the collector answered 503; Ctrl-C ends it", line) for line in errors
+    )
+
+
+@pytest.mark.parametrize(("first", "outcome"), [(5, 1), (4, 0)])
+def test_line_beyond_the_end_is_told(send, collector, first, outcome):
+    """A line that the input does not have is a mistake; the one behind the last is where a run resumes that is done."""
+    exit_code, out, errors = send(raw_lines(3), collector.url, "--from-line", str(first))
+
+    assert (exit_code, out) == (outcome, "read 0, delivered 0, rejected 0, failed 0\n")
+    assert errors == ["--from-line 5 is beyond the end: the input has 3 lines"] * outcome
 
 
 def test_never_more_than_so_many_payloads_are_under_way(send, collector, monkeypatch):
@@ -569,11 +610,16 @@ def write_many(file, count):
             )
 
 
-MEASURING = """
-import resource, sys
+MEASURING = r"""
+import re, resource, sys
+from pathlib import Path
 from snowplow_tracker._cli import main
 exit_code = main(sys.argv[1:])
-print("peak", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1 if sys.platform == "linux" else 1024))
+if sys.platform == "linux":  # where the other figure begins with the peak of the process that started this one
+    peak = int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+else:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+print("peak", peak)
 sys.exit(exit_code)
 """
 

@@ -56,11 +56,12 @@ class Places:
     def __enter__(self):
         # Emitters of other tests would be collected anywhere.
         gc.disable()
+        self._other = sys.gettrace()  # that of a measurement of coverage
         sys.settrace(self._enter)
         return self
 
     def __exit__(self, *exception):
-        sys.settrace(None)
+        sys.settrace(self._other)
         gc.enable()
 
     def _enter(self, frame, event, argument):

@@ -23,7 +23,7 @@ class Owner:
     def __init__(self):
         self.tasks = []
         self.threads = []
-        self.limit = 1
+        self.limit = 3
         self.during_work = lambda: None
         self._done = threading.Condition()
 

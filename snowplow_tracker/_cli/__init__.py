@@ -6,6 +6,7 @@ import os
 import sys
 from typing import Optional, Sequence
 
+from .._version import __version__
 from . import demo, forward, micro, send, track
 from .exit_codes import FAILURE, INTERRUPTED, WRONG_USAGE
 from .usage import UsageError
@@ -53,6 +54,7 @@ def _parser(prog: Optional[str]) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.set_defaults(command=None, parser=parser)
+    parser.add_argument("--version", action="version", version=f"snowplow-tracker {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command in (demo, micro, track, send, forward):
         command.add_to(commands)

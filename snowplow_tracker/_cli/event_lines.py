@@ -5,18 +5,11 @@ import time
 from typing import Any, Dict, List, Optional
 
 from ..testing import BadEvent, GoodEvent
+from ..testing._enriched import EVENT_TYPES
 from ..testing._pipeline import JudgedEvent
 
 __all__ = ["event_line"]
 
-_EVENT_TYPES = {
-    "pv": "page_view",
-    "pp": "page_ping",
-    "se": "struct",
-    "ue": "unstruct",
-    "tr": "transaction",
-    "ti": "transaction_item",
-}
 _MAIN_FIELDS = {
     "page_view": ["url", "page"],
     "page_ping": ["url"],
@@ -73,7 +66,7 @@ def _json_of(data: Any) -> str:
 
 def _type_of(payload: Dict[str, Any]) -> str:
     named: Optional[Any] = payload.get("e")
-    known = _EVENT_TYPES.get(named) if isinstance(named, str) else None
+    known = EVENT_TYPES.get(named) if isinstance(named, str) else None
     return known or _printable(f"e={named}")
 
 

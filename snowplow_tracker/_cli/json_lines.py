@@ -102,6 +102,8 @@ def _completed(pairs: Dict[str, Any], tracker: Tracker) -> PayloadDict:
     if not KNOWN_PAYLOAD_KEYS.issuperset(payload):
         unknown = min(payload.keys() - KNOWN_PAYLOAD_KEYS)
         raise ValueError(f"has the name {shown(unknown)}, which no payload has")
+    if not isinstance(payload.get("eid", ""), str):
+        raise ValueError(f"eid must be text, got {shown(payload['eid'])}")
     for name, value in payload.items():
         if isinstance(value, (dict, list)):
             raise ValueError(f"{name} must be text, got {shown(value)}")

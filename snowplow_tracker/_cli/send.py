@@ -5,6 +5,7 @@ import contextlib
 import os
 import stat
 import sys
+import time
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, List, Optional
 
@@ -16,7 +17,7 @@ from .interruption import Interruption
 from .json_lines import MAX_LINE_BYTES, Line, payload_of, read_line
 from .progress import LogLines, Progress
 from .proxy import no_proxy_before
-from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of
+from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of, failure_reason
 from .values import argument, positive_seconds, whole_number
 
 __all__ = ["add_to"]
@@ -28,6 +29,7 @@ _MAX_RETRY_DELAY_SECONDS = 30.0
 _FLUSH_INTERVAL_SECONDS = 1.0
 _BATCH_SIZE = 500
 _SIGNAL_EXIT_CODE = 128
+_OUTAGE_TOLD_EVERY_SECONDS = 30.0
 
 _DESCRIPTION = f"""\
 Send JSON Lines to a collector: one object a line, in UTF-8, each one of these:
@@ -44,7 +46,9 @@ Send JSON Lines to a collector: one object a line, in UTF-8, each one of these:
 
 Blank lines are skipped. A bad line, or one of more than {MAX_LINE_BYTES:,} bytes, is reported
 with its number, and skipped too. Memory is bounded: while {MAX_PAYLOADS:,} payloads are under
-way, or the collector is down, the input waits. Lines are delivered in their order.
+way, or the collector is down, the input waits. If nothing at all could be delivered
+within --timeout, there is no collector, and the reading ends; once something was, an
+outage is waited for, however long it takes. Lines are delivered in their order.
 """
 
 _EPILOG = """\
@@ -102,7 +106,8 @@ def add_to(commands: Any) -> None:
         metavar="SECONDS",
         type=argument(positive_seconds),
         default=_TIMEOUT_SECONDS,
-        help="how long to go on trying when the input has ended (default: %(default)g)",
+        help="how long to go on trying when the input has ended, or when nothing was ever delivered "
+        "(default: %(default)g)",
     )
 
 
@@ -149,6 +154,10 @@ class _StopReadingError(Exception):
     """There is no use in reading on; the message says why."""
 
 
+class _NoCollectorError(_StopReadingError):
+    """Nothing could be delivered so far, and there is no use in trying on."""
+
+
 class _Sending:
     """One run of the command."""
 
@@ -165,6 +174,9 @@ class _Sending:
         self._flow = Flow(emitter, self._report_rejected)
         # Of the line that was read last.
         self._number = 0
+        # When the first line was under way.
+        self._began_at: Optional[float] = None
+        self._is_beyond_the_end = False
         self._read = 0
         self._bad = 0
         # Where to resume, even if all that was read is settled.
@@ -175,6 +187,9 @@ class _Sending:
             timeout, signals = self._options.timeout, 1
             try:
                 self._read_all()
+            except _NoCollectorError as error:
+                timeout = 0
+                self._progress.say(str(error))
             except _StopReadingError as error:
                 self._progress.say(str(error))
             except KeyboardInterrupt:
@@ -190,6 +205,12 @@ class _Sending:
         while True:
             line = self._next_line()
             if line is None:
+                # One more is where a run that had read all was told to resume.
+                if self._options.from_line > self._number + 1:
+                    self._is_beyond_the_end = True
+                    raise _StopReadingError(
+                        f"--from-line {self._options.from_line} is beyond the end: the input has {self._number} lines"
+                    )
                 return
             self._number += 1
             if self._number >= self._options.from_line and line.content.strip():
@@ -220,6 +241,20 @@ class _Sending:
                 raise _StopReadingError(message) from None
             self._progress.say(message)
             return
+        self._wait_for_room()
+        self._read += 1
+        if self._began_at is None:
+            self._began_at = time.monotonic()
+        self._flow.put(payload, self._number, len(line.content))
+
+    def _wait_for_room(self) -> None:
+        """Wait until the line that was read last can be under way, too.
+
+        Raises:
+            KeyboardInterrupt: If a signal came.
+            _NoCollectorError: If nothing has been delivered within the timeout.
+        """
+        waits_since = told_at = time.monotonic()
         while self._flow.is_full():
             self._progress.draw()
             self._flow.wait_a_while()
@@ -227,8 +262,17 @@ class _Sending:
                 # This line is not under way yet, so it is read again when the rest is sent.
                 self._number -= 1
                 raise KeyboardInterrupt
-        self._read += 1
-        self._flow.put(payload, self._number, len(line.content))
+            now = time.monotonic()
+            if self._has_no_collector(now):
+                self._next_number = self._number
+                raise _NoCollectorError(f"nothing could be delivered within {self._options.timeout:g} s: giving up")
+            if now - told_at >= _OUTAGE_TOLD_EVERY_SECONDS:
+                told_at = now
+                self._progress.say(f"no answer for {now - waits_since:.0f} s: {self._reason()}; Ctrl-C ends it")
+
+    def _has_no_collector(self, now: float) -> bool:
+        began_at = now if self._began_at is None else self._began_at
+        return now - began_at >= self._options.timeout and not self._emitter.stats().delivered
 
     def _close(self, timeout: float, signals: int) -> None:
         """Send the rest, until the time is up, or so many signals have come."""
@@ -247,14 +291,18 @@ class _Sending:
         failed = self._read - self._bad - stats.delivered - stats.rejected
         resume_at = self._flow.first_unsettled() or self._next_number
         if failed and self._interruption.signal is None:
-            complain(f"not delivered in time: {stats.last_error or f'the collector answered {stats.last_status}'}")
+            complain(f"not delivered in time: {self._reason()}")
         if resume_at is not None:
             complain(f"resume from line {resume_at}: --from-line {resume_at}")
         rejected = self._bad + stats.rejected
         print(f"read {self._read}, delivered {stats.delivered}, rejected {rejected}, failed {failed}")
         if self._interruption.signal is not None:
             return _SIGNAL_EXIT_CODE + self._interruption.signal
-        return SUCCESS if stats.delivered == self._read and self._next_number is None else FAILURE
+        is_done = self._next_number is None and not self._is_beyond_the_end
+        return SUCCESS if stats.delivered == self._read and is_done else FAILURE
+
+    def _reason(self) -> str:
+        return failure_reason(self._emitter.stats(), self._emitter.endpoint, endpoint_of(self._options))
 
     def _report_rejected(self, numbers: List[int], status: Optional[int]) -> None:
         lines = f"line {numbers[0]}" if len(numbers) == 1 else f"{len(numbers)} of lines {numbers[0]} to {numbers[-1]}"

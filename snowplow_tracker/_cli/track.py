@@ -12,7 +12,7 @@ from ..typing import EmitterStats
 from .exit_codes import FAILURE, SUCCESS
 from .proxy import no_proxy_before
 from .subjects import add_subject_options, subject_of_options
-from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of
+from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of, failure_reason
 from .values import argument, described_list, json_argument, number, positive_seconds, schema_uri, timestamp
 
 __all__ = ["add_to"]
@@ -187,7 +187,8 @@ def _track(options: argparse.Namespace, build: _Build) -> int:
     stats = emitter.stats()
     if stats.delivered:
         return SUCCESS
-    complain(_reason(stats, options.timeout))
+    reason = failure_reason(stats, emitter.endpoint, endpoint_of(options))
+    complain(_outcome(stats, options.timeout, reason))
     return FAILURE
 
 
@@ -200,8 +201,7 @@ def _common_arguments(options: argparse.Namespace) -> Dict[str, Any]:
     }
 
 
-def _reason(stats: EmitterStats, timeout: float) -> str:
-    how = f"the collector answered {stats.last_status}" if not stats.last_error else f"no response: {stats.last_error}"
+def _outcome(stats: EmitterStats, timeout: float, reason: str) -> str:
     if stats.rejected:
-        return f"the event is refused: {how}"
-    return f"the event is not delivered within {timeout:g} s: {how}"
+        return f"the event is refused: {reason}"
+    return f"the event is not delivered within {timeout:g} s: {reason}"

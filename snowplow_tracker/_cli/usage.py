@@ -4,8 +4,11 @@ import argparse
 import os
 import sys
 from typing import Any, Callable, Optional
+from urllib.parse import urlsplit
 
-__all__ = ["UsageError", "add_command", "add_endpoint_options", "complain", "endpoint_of"]
+from ..typing import EmitterStats
+
+__all__ = ["UsageError", "add_command", "add_endpoint_options", "complain", "endpoint_of", "failure_reason"]
 
 _ENDPOINT_VARIABLE = "SNOWPLOW_ENDPOINT"
 
@@ -68,6 +71,25 @@ def endpoint_of(options: argparse.Namespace) -> str:
     if not endpoint:
         raise UsageError(f"--endpoint or the environment variable {_ENDPOINT_VARIABLE} must name the collector")
     return str(endpoint)
+
+
+def failure_reason(stats: EmitterStats, url: str, endpoint: str) -> str:
+    """Say why the last request of an emitter has failed.
+
+    Args:
+        stats: Those of the emitter.
+        url: Where it sends to.
+        endpoint: What the options or the environment say of that.
+    """
+    error = stats.last_error
+    if error is None:
+        return "there is no answer yet" if stats.last_status is None else f"the collector answered {stats.last_status}"
+    is_other_protocol = "WRONG_VERSION_NUMBER" in error or ("SSLError" in error and "CERTIFICATE" not in error)
+    if is_other_protocol and "://" not in endpoint:
+        return f"it does not seem to speak https: put http:// in front of the endpoint ({error})"
+    if "Connection refused" in error and "ProxyError" not in error:
+        return f"connection refused by {urlsplit(url).netloc}"
+    return f"no response: {error}"
 
 
 def complain(message: str) -> None:

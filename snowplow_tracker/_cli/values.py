@@ -12,6 +12,7 @@ from typing import Any, Callable, List, NoReturn, TypeVar, Union
 
 from .._shown import shown
 from ..self_describing_json import SelfDescribingJson
+from ..testing._iglu import SCHEMA_URI
 
 __all__ = [
     "argument",
@@ -31,8 +32,9 @@ __all__ = [
 
 _T = TypeVar("_T")
 
-_SCHEMA_URI = re.compile(r"iglu:[\w.-]+/[\w-]+/[\w-]+/[1-9]\d*-(0|[1-9]\d*)-(0|[1-9]\d*)", re.ASCII)
 _SIZE = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})", re.ASCII)
+# The end of the year 9999: no pipeline takes a later time, or one before 1970.
+_MAX_MILLISECONDS = 253_402_300_799_999
 _EXAMPLE_URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
 
 
@@ -111,13 +113,14 @@ def size(value: Any) -> List[int]:
 def timestamp(value: Any) -> Union[int, datetime]:
     """Take milliseconds since 1970, or a date and time in ISO 8601, which is local without a time zone."""
     try:
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return int(value)
-        if isinstance(value, str):
-            return int(value) if value.isdecimal() else _date_and_time(value)
-    except (ValueError, OverflowError):
-        pass
-    raise ValueError(f"must be milliseconds since 1970 or a date and time in ISO 8601, got {shown(value)}")
+        moment = _moment(value)
+        milliseconds = moment.timestamp() * 1000 if isinstance(moment, datetime) else moment
+    except (ValueError, OverflowError, OSError):
+        what = "milliseconds since 1970 or a date and time in ISO 8601"
+        raise ValueError(f"must be {what}, got {shown(value)}") from None
+    if not 0 <= milliseconds <= _MAX_MILLISECONDS:
+        raise ValueError(f"must be from 1970 to the year 9999, got {shown(value)}")
+    return moment
 
 
 def schema_uri(value: Any) -> str:
@@ -162,9 +165,12 @@ def json_argument(value: str) -> Any:
 def json_value(content: str) -> Any:
     """Take JSON, without the NaN and Infinity that Python would add to it."""
     try:
-        return _DECODER.decode(content)
+        return _DECODER.decode(content.rstrip(" \t\r\n"))
     except RecursionError:
         raise ValueError("is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        line = f"line {error.lineno}, " if error.lineno > 1 else ""
+        raise ValueError(f"is not JSON: {error.msg}: {line}column {error.colno}") from None
     except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from None
 
@@ -172,7 +178,15 @@ def json_value(content: str) -> Any:
 @functools.lru_cache(maxsize=1_000)
 def _is_schema_uri(value: str) -> bool:
     # Of a million lines, most have the same few schemas.
-    return _SCHEMA_URI.fullmatch(value) is not None
+    return SCHEMA_URI.fullmatch(value) is not None
+
+
+def _moment(value: Any) -> Union[int, datetime]:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return int(value)
+    if not isinstance(value, str):
+        raise ValueError("is neither a number nor text")
+    return int(value) if value.isdecimal() else _date_and_time(value)
 
 
 def _date_and_time(value: str) -> datetime:

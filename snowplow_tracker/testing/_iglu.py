@@ -73,7 +73,7 @@ class SchemaFolder:
         """
         self.path = Path(_path_text(path))
         if not self.path.is_dir():
-            raise ValueError(f"schemas must be the path of a folder, and there is none at {shown(path)}")
+            raise ValueError(f"schemas must be the path of a folder, and there is none at {shown(self.path, str)}")
         self._build_validator = _validator_builder()
         self._validators: Dict[str, _Validator] = {}
 
@@ -125,7 +125,7 @@ def _path_text(path: Any) -> str:
 
 
 def _sentence(uri: str, error: Any) -> str:
-    return f"{error.json_path} is wrong by {uri}: {shown(error.message, str)}"
+    return f"{shown(error.message, str)} (at {error.json_path} by {uri})"
 
 
 def _validator_builder() -> Callable[[Any], _Validator]:
