@@ -25,7 +25,7 @@ _STYLE = (
 
 
 def chart(results: Dict[str, Any]) -> str:
-    """Draw how many times better each figure is than that of 1.1.0, on a logarithmic scale, with the target as a mark."""
+    """Draw how many times better than 1.1.0 each figure is, on a logarithmic scale, and the target as a mark."""
     verdicts = [judged(results, target) for target in TARGETS if target.over is None]
     bars = [verdict for verdict in verdicts if verdict.ratio]
     highest = max([_gain(verdict) for verdict in bars] + [10.0])
@@ -46,11 +46,10 @@ def chart(results: Dict[str, Any]) -> str:
     ]
     for decade in range(decades + 1):
         place = x(10.0**decade)
+        kind = "grid" if decade else "one"
+        parts.append(f'<line class="{kind}" x1="{place:.1f}" y1="{_TOP - 6}" x2="{place:.1f}" y2="{bottom}"/>')
         parts.append(
-            f'<line class="{"grid" if decade else "one"}" x1="{place:.1f}" y1="{_TOP - 6}" x2="{place:.1f}" y2="{bottom}"/>'
-        )
-        parts.append(
-            f'<text class="small" x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{10**decade:,} ×</text>'
+            f'<text class="small" x="{place:.1f}" y="{bottom + 16}" text-anchor="middle">{10**decade:,} x</text>'
         )
     for row, verdict in enumerate(bars):
         parts += _bar(verdict, _TOP + _ROW * row, x)
@@ -70,11 +69,12 @@ def _bar(verdict: Verdict, top: int, x: Any) -> List[str]:
     title = next(scenario.title for scenario in SCENARIOS if scenario.key == target.scenario).replace("`", "")
     middle = top + _ROW / 2
     kind = "met" if verdict.is_met else "missed"
+    width = max(1.0, end - start)
     return [
         f'<text x="{_LEFT - 10}" y="{middle + 4:.1f}" text-anchor="end">{escape(title)}</text>',
-        f'<rect class="{kind}" x="{start:.1f}" y="{top + 5}" width="{max(1.0, end - start):.1f}" height="{_ROW - 10}"/>',
+        f'<rect class="{kind}" x="{start:.1f}" y="{top + 5}" width="{width:.1f}" height="{_ROW - 10}"/>',
         f'<line class="target" x1="{mark:.1f}" y1="{top + 2}" x2="{mark:.1f}" y2="{top + _ROW - 2}"/>',
-        f'<text class="small" x="{max(end, mark) + 6:.1f}" y="{middle + 4:.1f}">{shown(gain)} ×</text>',
+        f'<text class="small" x="{max(end, mark) + 6:.1f}" y="{middle + 4:.1f}">{shown(gain)} x</text>',
     ]
 
 

@@ -29,8 +29,8 @@ class Collector:
     """What all connections share: how to answer, and what has come."""
 
     def __init__(self) -> None:
-        self.connections: Set["Connection"] = set()
-        self.waiting: List[Tuple[int, "asyncio.Future[None]"]] = []
+        self.connections: Set[Connection] = set()
+        self.waiting: List[Tuple[int, asyncio.Future[None]]] = []
         self.begin()
 
     def begin(self, status: int = 200, delay: float = 0.0, silent: bool = False) -> None:

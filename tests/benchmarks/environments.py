@@ -82,7 +82,7 @@ class Environments:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if name.lower() not in {"http_proxy", "https_proxy", "all_proxy", "no_proxy", "pythonpath"}
+            if not name.lower().endswith("_proxy") and not name.startswith("PYTHON")
         }
         return {**kept, "REQUESTS_CA_BUNDLE": str(self._bundle)}
 

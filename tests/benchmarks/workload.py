@@ -16,6 +16,8 @@ from base64 import urlsafe_b64encode
 from typing import Any, Callable, Dict, List, Tuple
 from urllib.request import ProxyHandler, build_opener
 
+import snowplow_tracker
+
 __all__ = ["WORKLOADS"]
 
 Figures = Dict[str, float]
@@ -68,18 +70,16 @@ class _Collector:
 
 
 def structured(number: int) -> Any:
-    from snowplow_tracker import StructuredEvent
-
-    return StructuredEvent("shop", "add-to-basket", label="web", property_="pcs", value=number)
+    return snowplow_tracker.StructuredEvent("shop", "add-to-basket", label="web", property_="pcs", value=number)
 
 
 def self_describing(number: int) -> Any:
     """Make an event with data of its own and one entity, which go out in Base64 by default."""
-    from snowplow_tracker import SelfDescribing, SelfDescribingJson
-
-    order = SelfDescribingJson("iglu:com.acme/order_placed/jsonschema/1-0-0", {**_ORDER, "number": number})
-    user = SelfDescribingJson("iglu:com.acme/user/jsonschema/1-2-0", _USER)
-    return SelfDescribing(order, context=[user])
+    order = snowplow_tracker.SelfDescribingJson(
+        "iglu:com.acme/order_placed/jsonschema/1-0-0", {**_ORDER, "number": number}
+    )
+    user = snowplow_tracker.SelfDescribingJson("iglu:com.acme/user/jsonschema/1-2-0", _USER)
+    return snowplow_tracker.SelfDescribing(order, context=[user])
 
 
 def mixed(number: int) -> Any:
@@ -95,14 +95,10 @@ KINDS: Dict[str, Callable[[int], Any]] = {
 
 
 def _tracker(emitter: Any) -> Any:
-    from snowplow_tracker import Tracker
-
-    return Tracker("benchmark", emitter, app_id="benchmark")
+    return snowplow_tracker.Tracker("benchmark", emitter, app_id="benchmark")
 
 
 def _emitter(options: Dict[str, Any], **more: Any) -> Any:
-    import snowplow_tracker
-
     protocol = options.get("protocol", "http")
     given = {**options.get("emitter", {}), **more}
     if options.get("session"):
@@ -136,23 +132,19 @@ def track_alone(options: Dict[str, Any]) -> Figures:
 
 def stages(options: Dict[str, Any]) -> Figures:
     """Go the way of an event a bit further each time."""
-    make = KINDS[options["kind"]]
-    count = options["events"]
-    events = [make(number) for number in range(count + 500)]
+    make, count = KINDS[options["kind"]], options["events"]
     nowhere = _tracker(_Nowhere())
-    subject = nowhere.subject
-    waiting = _tracker(_emitter(options, batch_size=10**6, buffer_capacity=10**6))
-    delivering = _emitter(options)
-    delivering.http_post = lambda data: 200
-    delivering_tracker = _tracker(delivering)
+    subject, track = nowhere.subject, nowhere.track
+    buffer = _tracker(_emitter(options, batch_size=10**6, buffer_capacity=10**6)).track
+    emitter = _emitter(options)
+    emitter.http_post = lambda data: 200
+    send = _tracker(emitter).track
     return {
         "make the event": _cost_per_event(make, count),
-        "build its payload": _cost_per_event(lambda number: events[number].build_payload(True, None, subject), count),
-        "track": _cost_per_event(lambda number: nowhere.track(events[number]), count),
-        "track and buffer": _cost_per_event(lambda number: waiting.track(events[number]), count),
-        "track, buffer and send to no network": _cost_per_event(
-            lambda number: delivering_tracker.track(events[number]), count
-        ),
+        "and build its payload": _cost_per_event(lambda number: make(number).build_payload(True, None, subject), count),
+        "and complete it (`track`)": _cost_per_event(lambda number: track(make(number)), count),
+        "and buffer it": _cost_per_event(lambda number: buffer(make(number)), count),
+        "and send it, but for the HTTP exchange": _cost_per_event(lambda number: send(make(number)), count),
     }
 
 
@@ -206,7 +198,8 @@ def deliver(options: Dict[str, Any]) -> Figures:
     track, number = tracker.track, 0
     started, cpu = time.perf_counter(), time.process_time()
     while time.perf_counter() - started < options["seconds"]:
-        for number in range(number + 1, number + 1 + batch_size):
+        for _ in range(batch_size):
+            number += 1
             track(make(number))
     elapsed, cpu = time.perf_counter() - started, time.process_time() - cpu
     return _rates(collector.counts(), elapsed, cpu, number)
@@ -387,10 +380,10 @@ def store_only(options: Dict[str, Any]) -> Figures:
     """Put events into a file that other processes send from, one at a time, as a web application does."""
     import tempfile
 
-    from snowplow_tracker import StoreOnlyEmitter
-
     with tempfile.TemporaryDirectory() as folder:
-        track = _tracker(StoreOnlyEmitter(f"sqlite:///{folder}/events.db?buffer_capacity=1000000")).track
+        track = _tracker(
+            snowplow_tracker.StoreOnlyEmitter(f"sqlite:///{folder}/events.db?buffer_capacity=1000000")
+        ).track
         started = time.perf_counter()
         cost = _cost_per_event(lambda number: track(mixed(number)), options["events"])
         elapsed = time.perf_counter() - started
