@@ -114,6 +114,9 @@ def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[Pa
     room = max_bytes - len(_BODY_START) - len(_BODY_END) + 1
     candidates = batch[: fitting_count(batch, max_bytes)]
     stamp(candidates)
+    body = _whole_body(candidates)
+    if body and len(body) <= max_bytes:
+        return PostRequest(candidates, body, [])
     for payload in candidates:
         try:
             text = _encode(payload)
@@ -127,6 +130,14 @@ def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[Pa
         texts.append(text)
         payloads.append(payload)
     return PostRequest(payloads, _BODY_START + ",".join(texts) + _BODY_END, unencodable)
+
+
+def _whole_body(payloads: PayloadDictList) -> str:
+    """Encode all payloads at once, which is cheaper than one by one; empty if one of them cannot be encoded."""
+    try:
+        return f"{_BODY_START}{_encode(payloads)[1:-1]}{_BODY_END}"
+    except Exception:
+        return ""
 
 
 def fitting_count(batch: PayloadDictList, max_bytes: int) -> int:
@@ -167,11 +178,14 @@ def estimated_bytes(payload: PayloadDict) -> int:
 
     Exact for ASCII text without quotes, too small for everything else.
     """
-    size = 2 if "stm" in payload else 2 + _STM_IN_BODY
-    for name, value in list(payload.items()):
-        # Quotes, colon and comma. The 2 are the braces; the comma after them is the one that the last field lacks.
-        size += len(name) + len(value) + 6 if type(name) is type(value) is str else 6
-    return size
+    # Quotes, colon and comma. The 2 are the braces; the comma after them is the one that the last field lacks.
+    size = 6 * len(payload) + (2 if "stm" in payload else 2 + _STM_IN_BODY)
+    try:
+        # Joined in C. Nothing in a loop of Python's is as fast as that.
+        return size + len("".join(payload)) + len("".join(payload.values()))
+    except TypeError:
+        # Only what was not put in by `wire_payload` gets here.
+        return size + sum(len(part) for pair in list(payload.items()) for part in pair if type(part) is str)
 
 
 def _wire_value(name: Any, value: Any, method: Method) -> Any:
@@ -184,7 +198,9 @@ def _wire_value(name: Any, value: Any, method: Method) -> Any:
 
 
 def _text(name: Any, value: Any) -> str:
-    text_of = next((text_of for kind, text_of in _TEXT_OF.items() if isinstance(value, kind)), str)
+    text_of = _TEXT_OF.get(type(value)) or next(
+        (text_of for kind, text_of in _TEXT_OF.items() if isinstance(value, kind)), str
+    )
     try:
         return text_of(value)
     except Exception as error:

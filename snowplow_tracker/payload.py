@@ -21,7 +21,7 @@ class Payload:
     """
 
     def __init__(self, dict_: Optional[Mapping[str, Any]] = None) -> None:
-        self.nv_pairs: PayloadDict = {} if dict_ is None else _pairs(dict_)
+        self.nv_pairs: PayloadDict = {} if dict_ is None else _copied(dict_)
 
     def add(self, name: str, value: Any) -> None:
         """Add or replace a pair. None and the empty string are left out, and replace nothing."""
@@ -38,7 +38,7 @@ class Payload:
         """
         nv_pairs = self.nv_pairs
         # Over a copy, which is made in one step: another thread may be changing a subject's dict.
-        for name, value in _pairs(dict_).items():
+        for name, value in _copied(dict_).items():
             if not (value is None or (isinstance(value, str) and not value)):
                 nv_pairs[name] = value
 
@@ -108,7 +108,7 @@ class Payload:
             self.nv_pairs[type_when_not_encoded] = text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _pairs(dict_: Any) -> PayloadDict:
+def _copied(dict_: Any) -> PayloadDict:
     try:
         return dict(dict_)
     except (TypeError, ValueError):

@@ -110,7 +110,7 @@ class Tracker(LegacyTracking):
         """
         nv_pairs = self.complete_payload(event=event).nv_pairs
         # Both comparisons run in C, over names only: cheap enough for every event.
-        is_known = KNOWN_PAYLOAD_KEYS.issuperset(nv_pairs) and REQUIRED_PAYLOAD_KEYS.issubset(nv_pairs)
+        is_known = REQUIRED_PAYLOAD_KEYS <= nv_pairs.keys() <= KNOWN_PAYLOAD_KEYS
         if not is_known:
             self._report_keys(nv_pairs)
         unencodable: Optional[EncodingError] = None
@@ -242,6 +242,8 @@ class Tracker(LegacyTracking):
         Args:
             tstamp: Taken if it is a finite number; otherwise the clock is read.
         """
+        if tstamp is None:
+            return int(time.time() * 1000)
         given: Any = tstamp
         is_number = isinstance(given, int) or (isinstance(given, float) and math.isfinite(given))
         return int(given if is_number else time.time() * 1000)

@@ -48,6 +48,10 @@ class WireField(Generic[_T]):
         return self._pairs(event).get(self._wire_name)
 
     def __set__(self, event: object, value: _T) -> None:
+        if type(value) is str and value:
+            # So it is nearly always, and nothing else has to be asked.
+            self._pairs(event)[self._wire_name] = value
+            return
         if self._required:
             non_empty_string(value, name=self._name)
         pairs = self._pairs(event)

@@ -82,8 +82,9 @@ class Event:
             TypeError: If the context, the subject or the data is not what it must be, or cannot be encoded; the message
                 names the part.
         """
-        fields = dict(self.payload.nv_pairs)
-        payload = Payload({name: value for name, value in fields.items() if value is not None})
+        payload = Payload()
+        # Over a copy, which is made in one step: another thread may be changing the event.
+        payload.nv_pairs = {name: value for name, value in self.payload.nv_pairs.copy().items() if value is not None}
         entities = _described_entities(self._context)
         if entities:
             payload.add_enveloped(CONTEXT_SCHEMA, entities, "context", encode_base64, "cx", "co", json_encoder)
@@ -108,6 +109,8 @@ def _as_list(context: Any) -> Any:
 def _described_entities(context: Any) -> List[Mapping[str, Any]]:
     if not isinstance(context, list):
         raise TypeError(f"context must be a list of SelfDescribingJson, got {shown(context)}")
+    if not context:
+        return []
     for index, entity in enumerate(context):
         if not isinstance(entity, SelfDescribingJson):
             raise TypeError(f"context[{index}] must be a SelfDescribingJson, got {shown(entity)}")
