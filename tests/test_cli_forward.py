@@ -17,6 +17,8 @@ from snowplow_tracker._cli import forward as forward_command, main
 from snowplow_tracker._store_url import event_store_from_url
 from snowplow_tracker.testing import Answer, LocalCollector
 
+pytestmark = pytest.mark.thorough
+
 sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of Unix")
 
 TRACKING = """

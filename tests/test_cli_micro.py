@@ -21,6 +21,8 @@ from snowplow_tracker.testing import BadEvent, CollectedRequest, GoodEvent
 
 URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
 
+pytestmark = pytest.mark.thorough
+
 sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of Unix")
 
 

@@ -24,6 +24,8 @@ from snowplow_tracker.testing import Answer, LocalCollector
 URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
 ENTITY = {"schema": "iglu:com.acme/user/jsonschema/1-0-0", "data": {"tier": "gold"}}
 
+pytestmark = pytest.mark.thorough
+
 sends_signals = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals of Unix")
 
 

@@ -14,6 +14,8 @@ from support import eids, eventually
 from snowplow_tracker import AsyncEmitter, Emitter, PageView, Tracker, _lifecycle
 from snowplow_tracker.testing import Answer
 
+pytestmark = pytest.mark.thorough
+
 CLASSES = [Emitter, AsyncEmitter]
 FILES = next((folder for folder in map(Path, ("/proc/self/fd", "/dev/fd")) if folder.is_dir()), None)
 

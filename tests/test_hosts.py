@@ -20,7 +20,10 @@ from snowplow_tracker.testing import Answer
 
 LIMIT_SECONDS = 30
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals and forks of Unix")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs the signals and forks of Unix"),
+]
 
 
 def needs(package):

@@ -10,6 +10,8 @@ import pytest
 
 from snowplow_tracker.testing._iglu import SCHEMA_URI, SchemaFolder
 
+pytestmark = pytest.mark.thorough
+
 URI = "iglu:com.acme/thing/jsonschema/1-0-0"
 SNOWPLOW = "http://iglucentral.com/schemas/com.snowplowanalytics.self-desc/schema/jsonschema/1-0-0#"
 ID = "5628c4c6-3f8a-43f8-a09f-6ff68f68dfb6"

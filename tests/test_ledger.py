@@ -929,3 +929,23 @@ def test_signal_handler_that_tracks_while_bytes_are_counted_is_measured():
     ledger.add({"eid": "0"}, None)
 
     assert ledger.wire_bytes == 20
+
+
+def test_interrupt_before_the_count_leaves_payloads_in_flight():
+    """They are counted once, and forgotten with it: neither happens without the other."""
+
+    class Interrupted:
+        rejected = 0
+
+        @property
+        def delivered(self):
+            raise KeyboardInterrupt
+
+    ledger = filled("a")
+    payloads = payloads_of(ledger.take())
+    ledger.figures = Interrupted()
+
+    with pytest.raises(KeyboardInterrupt):
+        ledger._close_account(payloads, 1, 0)
+
+    assert len(ledger._in_flight) == 1

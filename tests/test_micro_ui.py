@@ -17,6 +17,8 @@ from snowplow_tracker.testing import BadEvent, GoodEvent
 from snowplow_tracker.testing._event_log import EventLog
 from snowplow_tracker.testing._micro_ui import MicroPage
 
+pytestmark = pytest.mark.thorough
+
 CHROMIUM, CHROMEDRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 POST_PATH = "/com.snowplowanalytics.snowplow/tp2"
 CLICK = "iglu:com.snowplowanalytics.snowplow/link_click/jsonschema/1-0-1"

@@ -18,6 +18,7 @@ from redis_process import BATCH_SIZE  # noqa: E402  # what follows needs redis-p
 from redis_server import DURABLE, PROGRAM, RedisServer  # noqa: E402
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.skipif(PROGRAM is None, reason="needs redis-server, of the distribution's package of that name"),
     pytest.mark.skipif(os.name != "posix", reason="the platform has no signal that kills"),
 ]

@@ -17,7 +17,10 @@ from support import eventually
 from snowplow_tracker import Emitter, SQLiteEventStore
 from snowplow_tracker.testing import LocalCollector
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
+pytestmark = [
+    pytest.mark.thorough,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork"),
+]
 
 # Forks a process for each line that it reads, so that hundreds of them start in little time.
 STAGE = """

@@ -19,6 +19,8 @@ from snowplow_tracker import EmitterConfiguration, RedisEventStore, Snowplow, SQ
 from snowplow_tracker._cli import _parser, main
 from snowplow_tracker._cli.forward import _TIMEOUT_SECONDS
 
+pytestmark = pytest.mark.thorough
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = (REPOSITORY / "docs" / "stores.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.MULTILINE | re.DOTALL)

@@ -309,6 +309,17 @@ def test_fewer_workers_go_on_when_the_owner_wants_fewer(owner, pool, held):
     assert set(workers()) <= set(before)
 
 
+def test_only_workers_leave(owner, pool, held):
+    """A thread that is no worker of this pool, or no more, changes nothing for those that are."""
+    pool.hand_over(1)
+    owner.wait_for_tasks(1)
+
+    owner.limit = 0
+
+    assert not pool._leave_if_surplus()
+    assert len(workers()) == 1
+
+
 def test_stopped_worker_first_does_what_waits(owner, pool, held):
     """A task that was handed over before the stop is not lost if no other worker comes."""
     pool.hand_over(1)
