@@ -111,7 +111,7 @@ class WorkerPool:
             self._work_off(shift, may_leave=False)
         finally:
             with self._lock:
-                self._threads = [other for other in self._threads if other is not thread]
+                self._threads = list(filter(lambda other: other is not thread, self._threads))
 
     def stop(self) -> None:
         """End the workers, each when it has done what it does now. The pool can be started again."""
@@ -136,7 +136,7 @@ class WorkerPool:
         if len(threads) >= thread_count and all(thread.is_alive() for thread in threads):
             return True
         with self._lock:
-            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self._threads = list(filter(lambda thread: thread.is_alive(), self._threads))
             while len(self._threads) < thread_count:
                 self._started += 1
                 name = f"{self._name}-{self._started}"
@@ -159,7 +159,7 @@ class WorkerPool:
         with self._lock:
             is_surplus = thread in self._threads and len(self._threads) > owner._thread_limit()
             if is_surplus:
-                self._threads = [other for other in self._threads if other is not thread]
+                self._threads = list(filter(lambda other: other is not thread, self._threads))
         return is_surplus
 
     def _work_off(self, shift: object, may_leave: bool = True) -> None:

@@ -1,7 +1,6 @@
 """One deadline for a whole exchange, with a collector that never lets the timeout of a socket be reached."""
 
 import contextlib
-import functools
 import socket
 import ssl
 import threading
@@ -210,7 +209,7 @@ def test_connection_class_of_another_tool_is_used(pool, collector, monkeypatch):
         made.append(options)
         return original(**options)
 
-    monkeypatch.setattr(urllib3.connectionpool.HTTPConnectionPool, "ConnectionCls", functools.partial(make))
+    monkeypatch.setattr(urllib3.connectionpool.HTTPConnectionPool, "ConnectionCls", staticmethod(make))
 
     assert pool.get(collector.url + "/i", timeout=10).status_code == 200
     assert len(made) == 1
