@@ -6,7 +6,9 @@ import math
 import os
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, Union
+
+from typing_extensions import Self
 
 from ._json import EncodingError
 from ._legacy_tracking import LegacyTracking
@@ -27,7 +29,6 @@ logger = logging.getLogger(__name__)
 # An application that puts an id into a name makes a new name with each event.
 _MAX_REPORTED_KEYS = 100
 
-_Self = TypeVar("_Self", bound="Tracker")
 _Emitters = Union[PayloadReceiver, Sequence[PayloadReceiver]]
 
 
@@ -85,7 +86,7 @@ class Tracker(LegacyTracking):
         self.standard_nv_pairs: Dict[str, Any] = {"tv": VERSION, "tna": namespace, "aid": app_id}
         self._reported_keys: Dict[str, object] = {}
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -146,9 +147,7 @@ class Tracker(LegacyTracking):
         payload.add_dict(self.standard_nv_pairs)
         return payload
 
-    def flush(
-        self: _Self, wait: bool = True, *, is_async: Optional[bool] = None, timeout: Optional[float] = None
-    ) -> _Self:
+    def flush(self, wait: bool = True, *, is_async: Optional[bool] = None, timeout: Optional[float] = None) -> Self:
         """Have the emitters send what waits in them, whether or not it makes up a batch.
 
         What an emitter raises is logged, and keeps no other from being flushed.
@@ -193,7 +192,7 @@ class Tracker(LegacyTracking):
         """
         return _share_time(self.emitters, optional(wait_seconds)("timeout", timeout), "close", "sync_flush", "flush")
 
-    def set_subject(self: _Self, subject: Optional[Subject]) -> _Self:
+    def set_subject(self, subject: Optional[Subject]) -> Self:
         """Replace the subject; None leaves events with their own.
 
         Returns:
@@ -205,7 +204,7 @@ class Tracker(LegacyTracking):
         self.subject = None if subject is None else _checked_subject(subject)
         return self
 
-    def add_emitter(self: _Self, emitter: PayloadReceiver) -> _Self:
+    def add_emitter(self, emitter: PayloadReceiver) -> Self:
         """Hand payloads to one more emitter from now on.
 
         Returns:
@@ -217,7 +216,7 @@ class Tracker(LegacyTracking):
         self.emitters.append(_checked_emitter(emitter, "emitter"))
         return self
 
-    def addEmitter(self: _Self, emitter: PayloadReceiver) -> _Self:  # noqa: N802  # as Snowplow's documentation has it
+    def addEmitter(self, emitter: PayloadReceiver) -> Self:  # noqa: N802  # as Snowplow's documentation has it
         """Do what `add_emitter` does."""
         return self.add_emitter(emitter)
 
