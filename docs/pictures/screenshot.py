@@ -47,8 +47,12 @@ def track_some(kit: TrackingKit) -> None:
     tracker.track(SelfDescribing(order, context=[product]))
 
 
-def take() -> None:
-    """Open the page, choose the bad event, and save what is to be seen."""
+def take(target: Path) -> str:
+    """Open the page, choose the bad event, and save what is to be seen.
+
+    Returns:
+        The heading of what is chosen.
+    """
     options = webdriver.ChromeOptions()
     for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--no-proxy-server"):
         options.add_argument(flag)
@@ -63,8 +67,9 @@ def take() -> None:
         wait.until(lambda _: len(browser.find_elements("css selector", "#events li")) == 7)
         browser.find_elements("css selector", "#events li")[3].click()
         browser.execute_script("document.getAnimations().forEach((animation) => animation.finish())")
-        browser.save_screenshot(str(PICTURE))
+        browser.save_screenshot(str(target))
+        return " ".join(browser.find_element("css selector", "#details h2").text.split())
 
 
 if __name__ == "__main__":
-    take()
+    take(PICTURE)
