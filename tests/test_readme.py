@@ -1,4 +1,4 @@
-"""What the README and the page about emitters tell the reader to type works as it is printed; the changelog is right."""
+"""What the README and the page about emitters tell the reader to type works as printed; the changelog is complete."""
 
 import json
 import re
@@ -104,7 +104,7 @@ def test_readme_leads_to_each_page():
 
 
 def test_changelog_begins_with_this_version():
-    """Its newest section is about the version that the package has, with a date, and the sections have the usual names."""
+    """Its newest section is about the version that the package has, and its parts have the usual names."""
     newest = re.search(r"^## \[(.+)\] - (.+)$", text_of("CHANGELOG.md"), flags=re.MULTILINE)
     titles = re.findall(r"^### (.*)$", text_of("CHANGELOG.md"), flags=re.MULTILINE)
 
