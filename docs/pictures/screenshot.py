@@ -18,6 +18,7 @@ from snowplow_tracker import (
     SelfDescribingJson,
     StructuredEvent,
     Subject,
+    __version__,
 )
 from snowplow_tracker.testing import TrackingKit
 
@@ -40,7 +41,7 @@ def track_some(kit: TrackingKit) -> None:
     tracker.track(StructuredEvent("basket", "add", label="green tea", value=2, context=[product]))
     # An integer is wanted of this field; the pipeline would throw the event away.
     tracker.emitters[0].input(
-        {"e": "pp", "p": "web", "tv": "py-1.2.0", "url": "https://shop.example/", "pp_mix": "top"}
+        {"e": "pp", "p": "web", "tv": f"py-{__version__}", "url": "https://shop.example/", "pp_mix": "top"}
     )
     tracker.track(ScreenView(id_="7f6bd0ae-6d56-44ad-9b0c-4a0a8f6c1b57", name="basket"))
     tracker.track(PageView("https://shop.example/checkout", "Checkout"))
