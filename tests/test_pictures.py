@@ -4,12 +4,14 @@ import importlib.util
 import random
 import re
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from pages import REPOSITORY, text_of
 from support import PACKAGE_FOLDERS, PYTEST_PLUGIN
 
+import snowplow_tracker
 from snowplow_tracker._retry import MIN_RETRY_DELAY_SECONDS, next_delay, should_retry
 
 FOLDER = REPOSITORY / "docs" / "pictures"
@@ -121,7 +123,8 @@ def test_states_name_the_statuses_that_reject():
 
 def test_flow_names_what_there_is():
     """Whatever in the picture of the flow looks like a name of the library is one."""
-    source = "".join(file.read_text(encoding="utf-8") for file in (REPOSITORY / "snowplow_tracker").glob("*.py"))
+    package = Path(snowplow_tracker.__file__).parent
+    source = "".join(file.read_text(encoding="utf-8") for file in package.glob("*.py"))
     names = {name for line in texts("event-flow.svg") for name in re.findall(r"\w+", line) if "_" in name}
 
     assert len(names) > 5
