@@ -5,7 +5,6 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar, Union, cast
-from uuid import uuid4
 
 from typing_extensions import Self
 
@@ -62,6 +61,10 @@ class LegacyTracking:
     if TYPE_CHECKING:  # what Tracker brings along
 
         def track(self, event: Event) -> Optional[str]:
+            raise NotImplementedError
+
+        @staticmethod
+        def get_uuid() -> str:
             raise NotImplementedError
 
         @staticmethod
@@ -387,7 +390,7 @@ class LegacyTracking:
         """
         self.track(
             event=ScreenView(
-                id_=str(uuid4()) if id_ is None else id_,
+                id_=self.get_uuid() if id_ is None else id_,
                 name=name,
                 type=type,
                 previous_name=previous_name,

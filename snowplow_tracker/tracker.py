@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 # An application that puts an id into a name makes a new name with each event.
 _MAX_REPORTED_KEYS = 100
 
+# The digit that stands for the variant of a UUID has two bits of its own, and two random ones.
+_VARIANTS = {digit: "89ab"[number & 3] for number, digit in enumerate("0123456789abcdef")}
+
 _Emitters = Union[PayloadReceiver, Sequence[PayloadReceiver]]
 
 
@@ -111,7 +114,7 @@ class Tracker(LegacyTracking):
         """
         nv_pairs = self.complete_payload(event=event).nv_pairs
         # Both comparisons run in C, over names only: cheap enough for every event.
-        is_known = REQUIRED_PAYLOAD_KEYS <= nv_pairs.keys() <= KNOWN_PAYLOAD_KEYS
+        is_known = KNOWN_PAYLOAD_KEYS >= nv_pairs.keys() >= REQUIRED_PAYLOAD_KEYS
         if not is_known:
             self._report_keys(nv_pairs)
         unencodable: Optional[EncodingError] = None
@@ -229,9 +232,8 @@ class Tracker(LegacyTracking):
     def get_uuid() -> str:
         """Make an id for an event: a random UUID."""
         # What uuid.uuid4 does, at a third of its price; it was most of the price of tracking an event.
-        number = os.urandom(16)
-        digits = number.hex()
-        variant = "89ab"[number[8] & 3]
+        digits = os.urandom(16).hex()
+        variant = _VARIANTS[digits[16]]
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
     @staticmethod
