@@ -62,6 +62,8 @@ class LocalCollector(EventAssertions):
     than 2,097,152 bytes (413) and a request line of more than 20,480 characters (400) whatever has been prepared; such
     a request is recorded without body and payloads. Any other path gets 404 and any method but GET, POST and OPTIONS
     405; these requests are recorded, and use up no answer that was prepared for a tracker request.
+    What no client needs is turned away unread: a request line of more than 262,144 bytes (400), and headers of more
+    than 65,536 (431).
 
     Browsers may send events from pages of any site (CORS). `OPTIONS`, which they ask first, and `GET /health` get 200
     at all times and are not recorded. Nor are requests at `/micro/all`, `/micro/good`, `/micro/bad` and `/micro/reset`,
@@ -412,11 +414,15 @@ class LocalCollector(EventAssertions):
         return _with_default_body(Answer(), "text/plain", b"ok")
 
     def _respond_to_unknown(self, request: IncomingRequest) -> Answer:
-        answer = Answer(404 if request.method in ("GET", "POST") else 405, body=b"")
+        answer = self._no_such_path() if request.method in ("GET", "POST") else Answer(405, body=b"")
         body = request.body()
         with self._arrival:
             self._record(request, body, [], answer)
         return answer
+
+    def _no_such_path(self) -> Answer:
+        paths = sorted({path for _, path in self._routes()})
+        return text_answer(404, f"there is nothing here, but at {', '.join(paths)}")
 
     def _refusal(self, request: IncomingRequest) -> Optional[Answer]:
         """Refuse a request whose line is too long, or take the next answer if it says not to read the body."""
