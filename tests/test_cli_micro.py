@@ -253,7 +253,6 @@ def test_memory_is_bounded(collector, capsys):
     assert collector.summary() == "good 9000, bad 0, requests 3"
     assert capsys.readouterr().out.startswith("4000 events came too fast to be shown\n")
     assert (len(collector.good), len(collector.payloads)) == (5_000, 5_000)
-    assert len(collector.requests) <= 2
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ of it, its application and namespace, and what is wrong with it first of all.
 
 The collector has the REST API of Snowplow Micro (/micro/all, /micro/good, /micro/bad,
 /micro/reset) and a page that shows the events live (/micro/ui). For these it keeps the
-newest {_MAX_EVENTS:,} events and requests; older ones are forgotten, so that it can run for as
-long as you like.
+newest {_MAX_EVENTS:,} events and requests, fewer if they are large; older ones are forgotten,
+so that it can run for as long as you like.
 """
 
 _EPILOG = """\

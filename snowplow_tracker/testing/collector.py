@@ -29,6 +29,7 @@ from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer,
 from ._micro import MicroApi, Routes, text_answer
 from ._micro_ui import MicroPage
 from ._pipeline import Pipeline
+from ._recent import Recent, held_bytes, request_bytes
 
 __all__ = ["LocalCollector"]
 
@@ -43,6 +44,8 @@ _MAX_LINE_CHARACTERS = 20_480
 _PREFLIGHT_HEADERS = {"Access-Control-Allow-Headers": "Content-Type, SP-Anonymous", "Access-Control-Max-Age": "3600"}
 # A server that listens on all addresses is reached on the loopback interface.
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# How much of the memory is for requests, and how much for payloads, if their number is limited at all.
+_MAX_KEPT_BYTES = 64_000_000
 _LISTED_ON_FAILURE = 20
 _T = TypeVar("_T")
 
@@ -96,8 +99,9 @@ class LocalCollector(EventAssertions):
             schemas: A folder of schemas in the layout of an Iglu registry (`vendor/name/jsonschema/1-0-0`). With it,
                 the data of self-describing events and of entities is validated; it needs the extra `validation`.
             unknown_schemas: Whether data of a schema that is not in the folder makes an event bad (`"reject"`).
-            max_events: How many events are kept, and how many requests and payloads; the oldest go first. None, the
-                default, stands for all.
+            max_events: How many events are kept, and how many requests and payloads, as long as the events do not take
+                more than about 128 MB, and the others 64 MB each; the oldest go first. None, the default, stands for
+                all.
 
         Raises:
             ImportError: If there are schemas, and the extra `validation` is not installed.
@@ -116,11 +120,10 @@ class LocalCollector(EventAssertions):
         self._server: Optional[HttpServer] = None
         # Guards all that follows; it is not held while anything is sent or read.
         self._arrival = threading.Condition()
-        self._requests: Deque[CollectedRequest] = deque()
-        self._payloads: Deque[PayloadDict] = deque(maxlen=self._max_events)
+        self._requests: Recent[CollectedRequest] = Recent(self._max_events, _MAX_KEPT_BYTES)
+        self._payloads: Recent[PayloadDict] = Recent(self._max_events, _MAX_KEPT_BYTES)
         self._request_count = 0
         self._payload_count = 0
-        self._payloads_in_requests = 0
         self._connection_count = 0
         self._queued_answers: Deque[Answer] = deque()
         self._standing_answer = Answer()
@@ -332,7 +335,7 @@ class LocalCollector(EventAssertions):
         with self._arrival:
             self._requests.clear()
             self._payloads.clear()
-            self._request_count = self._payload_count = self._payloads_in_requests = 0
+            self._request_count = self._payload_count = 0
             self._events.reset()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -347,7 +350,7 @@ class LocalCollector(EventAssertions):
         count: int,
         timeout: float,
         what: str,
-        arrived: Deque[_T],
+        arrived: Recent[_T],
         count_arrived: Callable[[], int],
         describe: Callable[[_T], str],
     ) -> List[_T]:
@@ -451,7 +454,8 @@ class LocalCollector(EventAssertions):
             collected = self._record(request, body, payloads, answer)
             is_accepted = _is_accepted(answer)
             if is_accepted:
-                self._payloads.extend(payloads)
+                for payload in payloads:
+                    self._payloads.add(payload, self._measured(payload, held_bytes))
                 self._payload_count += len(payloads)
                 # A pipeline does not know of connections that are reset afterwards.
                 self._events.add(collected if collected.status else replace(collected, status=answer.status))
@@ -488,18 +492,14 @@ class LocalCollector(EventAssertions):
             timestamp=time.time(),
             ip_address=request.ip_address,
         )
-        self._requests.append(collected)
+        self._requests.add(collected, self._measured(collected, request_bytes))
         self._request_count += 1
-        self._payloads_in_requests += len(payloads)
-        if self._max_events is not None:
-            self._forget_oldest_requests(self._max_events)
         self._arrival.notify_all()
         return collected
 
-    def _forget_oldest_requests(self, limit: int) -> None:
-        """Keep no more requests than this, and no more of them than hold this many payloads; but keep the newest."""
-        while len(self._requests) > 1 and max(len(self._requests), self._payloads_in_requests) > limit:
-            self._payloads_in_requests -= len(self._requests.popleft().payloads)
+    def _measured(self, value: _T, measure: Callable[[_T], int]) -> int:
+        """Tell what a value takes of the memory, if that matters."""
+        return 0 if self._max_events is None else measure(value)
 
 
 def _checked_port(port: Any) -> int:
