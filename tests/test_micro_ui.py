@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import uuid
 from urllib.parse import quote
 
@@ -708,15 +709,19 @@ def test_page_tells_what_the_collector_answers(page, monkeypatch):
     assert all("503" in complaint for complaint in page.complaints())
 
 
-def test_page_gets_all_of_a_large_arrival(page, collector):
+def test_page_gets_all_of_a_large_arrival(page, collector, monkeypatch):
     """What does not fit into one answer is asked for until it is there, without a gap."""
-    large = "x" * 900_000
+    release = threading.Event()
+    respond = MicroPage._respond_with_events
+    send(collector, page_views(1))
+    page.until(page.rows)
+    monkeypatch.setattr(MicroPage, "_respond_with_events", lambda *of: release.wait(10) and respond(*of))
 
-    for numbers in (range(5), range(5, 10)):
-        for number in numbers:
-            send(collector, [{**page_views(1, first=number)[0], "refr": large}])
-        page.until(lambda count=numbers.stop: page.counts()[0] == count)
+    for number in range(1, 10):
+        send(collector, [{**page_views(1, first=number)[0], "refr": "x" * 900_000}])
+    release.set()
 
+    page.until(lambda: page.counts() == [10, 10, 0])
     assert page.texts("#events .what") == [f"page-{number}" for number in range(9, -1, -1)]
     assert page.text("#extent") == ""
 
