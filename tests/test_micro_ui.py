@@ -793,6 +793,18 @@ def test_page_fits_the_screen(page, collector, tracker, width, dark):
     assert (int(re.findall(r"\d+", background)[0]) < 128) == dark
 
 
+@pytest.mark.parametrize("width", [1280, 360])
+def test_page_itself_does_not_scroll(page, collector, width):
+    """However long the list is, what stands above it stays where it is."""
+    send(collector, page_views(100))
+    page.resize(width, 740)
+    page.until(lambda: page.row_count() == 100)
+
+    for selector in ("#events li", "#details .button"):
+        assert page.run("return document.documentElement.scrollHeight") == 740
+        page.click(selector)
+
+
 def test_filter_leads_back_to_the_list_on_a_small_screen(page, tracker):
     """Where the details take the place of the list, a filter shows what it finds, and keeps the focus."""
     page.resize(360, 740)
