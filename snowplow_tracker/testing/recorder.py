@@ -24,6 +24,8 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         ...
         recorder.assert_event(event_type="page_view")
 
+    `Snowplow.add_tracker(tracker)` lets the code under test find it; `Snowplow.create_tracker` takes no emitter.
+
     There is no socket and no thread, so an event is there as soon as it was tracked, and assertions do not wait unless
     they are told to. Each payload is judged by itself: there are no batches that one of them could spoil.
 
