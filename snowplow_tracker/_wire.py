@@ -14,6 +14,7 @@ __all__ = [
     "MAX_GET_URL_CHARACTERS",
     "PAYLOAD_DATA_SCHEMA",
     "PostRequest",
+    "adapt",
     "cut_post_request",
     "estimated_bytes",
     "fitting_count",
@@ -84,6 +85,21 @@ def wire_payload(payload: PayloadDict, method: Method) -> PayloadDict:
         if value is not None
     }
     return wire if method == "post" else {_utf8(name): _utf8(value) for name, value in wire.items()}
+
+
+def adapt(payload: PayloadDict, method: Method) -> None:
+    """Give a payload, in place, the values of this method: it may have been accepted for the other one.
+
+    So it is after an emitter's method was changed, and in a store that emitters of both methods use.
+    """
+    for name, value in list(payload.items()):
+        if method == "get":
+            if type(value) is str:
+                payload[name] = _utf8(value)
+            if type(name) is str and _utf8(name) != name:
+                payload[_utf8(name)] = payload.pop(name)
+        elif type(value) in (int, float):
+            payload[name] = _text(name, value)
 
 
 def query_string(payload: PayloadDict) -> str:

@@ -12,7 +12,7 @@ import requests
 from typing_extensions import Self
 
 from ._delivery import Outcome, deliver
-from ._endpoint import METHODS, PROTOCOLS, collector_uri
+from ._endpoint import METHODS, PROTOCOLS, collector_uri, uris_by_method
 from ._flush_timer import FlushTimer
 from ._ledger import Claim, HandOutError, Ledger, knows_limit
 from ._lifecycle import lifecycle
@@ -173,7 +173,6 @@ class Emitter(EmitterProtocol):
     and the backoff. No request, no callback and no log line happens while it is held.
 
     Attributes:
-        endpoint: The URL that requests go to.
         retry_delay: The current backoff in seconds; 0 while the collector answers.
         retry_timer: Flushes at the end of a backoff.
         timer: Flushes at intervals.
@@ -226,8 +225,9 @@ class Emitter(EmitterProtocol):
             TypeError: An argument has a wrong type.
             ValueError: An argument has a wrong value.
         """
-        self.endpoint = self.as_collector_uri(endpoint, protocol, port, method)
+        uri = self.as_collector_uri(endpoint, protocol, port, method)
         self.method = method
+        self.endpoint = uri
         batch_size = _batch_size(batch_size, buffer_size)
         self.batch_size = (DEFAULT_MAX_LENGTH if method == "post" else 1) if batch_size is None else batch_size
         self.on_success = on_success
@@ -250,6 +250,7 @@ class Emitter(EmitterProtocol):
         self._ledger = Ledger(
             check_event_store("event_store", event_store) if self._own_store is None else self._own_store
         )
+        self._measured_method: Any = None
         self._sessions = SessionPool()
         self._workers = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
@@ -269,6 +270,15 @@ class Emitter(EmitterProtocol):
             ValueError: An argument has a wrong value, or the endpoint and the port disagree.
         """
         return collector_uri(endpoint, protocol, port, method)
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that requests go to by the present `method`. One that is assigned is used as it is."""
+        return self._uris[self.method]
+
+    @endpoint.setter
+    def endpoint(self, uri: str) -> None:
+        self._uris = uris_by_method(uri, self.method)
 
     @property
     def buffer_capacity(self) -> Optional[int]:
@@ -320,7 +330,7 @@ class Emitter(EmitterProtocol):
             TypeError: The payload is no dict, or a value in it cannot be encoded.
         """
         accepted = wire_payload(payload, self.method)
-        if self.byte_limit is not None and self._ledger.measure is None:
+        if self.byte_limit is not None and self._measured_method != self.method:
             self._measure_from_now_on()
 
         refusal = self._ledger.add(accepted, self.buffer_capacity)
@@ -447,7 +457,7 @@ class Emitter(EmitterProtocol):
         requester = requester_for(self.session, requests, self._sessions)
         try:
             response = requester.post(
-                self.endpoint,
+                self._uris["post"],
                 data=data,
                 headers={"Content-Type": "application/json; charset=utf-8"},
                 timeout=self._timeout(),
@@ -464,7 +474,7 @@ class Emitter(EmitterProtocol):
         """
         requester = requester_for(self.session, requests, self._sessions)
         try:
-            response = requester.get(self.endpoint, params=payload, timeout=self._timeout())
+            response = requester.get(self._uris["get"], params=payload, timeout=self._timeout())
         except requests.RequestException as error:
             return Status.no_response(error)
         return status_of(response)
@@ -959,8 +969,9 @@ class Emitter(EmitterProtocol):
         return timeout if deadline is None else within(timeout, max(0.01, deadline - time.monotonic()))
 
     def _measure_from_now_on(self) -> None:
+        self._measured_method = method = self.method
         # Not a bound method: it would keep the emitter alive.
-        self._ledger.measure = functools.partial(wire_bytes, method=self.method)
+        self._ledger.measure = functools.partial(wire_bytes, method=method)
         self._ledger.count_again()
 
     def _hand_over(self) -> bool:
