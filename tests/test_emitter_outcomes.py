@@ -81,16 +81,17 @@ def test_method_may_be_changed_at_any_time(collector, emitter_class):
 
 
 @both
-def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(collector, emitter_class):
+@pytest.mark.parametrize(("method", "other"), [("get", "post"), ("post", "get")])
+def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(collector, emitter_class, method, other):
     """A batch leaves by one method, to the route of that."""
-    emitter = emitter_class(collector.url, method="get", batch_size=100)
-    send = emitter.http_get
-    emitter.http_get = lambda payload: setattr(emitter, "method", "post") or send(payload)
+    emitter = emitter_class(collector.url, method=method, batch_size=100, max_request_bytes=1)
+    send = getattr(emitter, f"http_{method}")
+    setattr(emitter, f"http_{method}", lambda payload: setattr(emitter, "method", other) or send(payload))
 
     sent(emitter, numbered(2))
     sent(emitter, numbered(1))
 
-    assert [request.method for request in collector.requests] == ["GET", "GET", "POST"]
+    assert [request.method.lower() for request in collector.requests] == [method, method, other]
     assert emitter.stats().delivered == 3
 
 
