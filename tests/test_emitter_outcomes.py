@@ -88,7 +88,7 @@ def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(col
     send = getattr(emitter, f"http_{method}")
     setattr(emitter, f"http_{method}", lambda payload: setattr(emitter, "method", other) or send(payload))
 
-    sent(emitter, numbered(2))
+    emitter.send_events(numbered(2))
     sent(emitter, numbered(1))
 
     assert [request.method.lower() for request in collector.requests] == [method, method, other]
