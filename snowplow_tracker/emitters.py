@@ -926,7 +926,9 @@ class Emitter(EmitterProtocol):
     def _wait_for_hand_outs(self, last: int) -> None:
         # Not `with changed`, which is not one step, so that Ctrl-C in it would leave the lock taken for ever.
         with self._ledger.lock:
-            while not self._ledger.is_settled(last) and not self._is_time_up():
+            while True:
+                if self._ledger.is_settled(last) or self._is_time_up():
+                    return
                 self._ledger.changed.wait(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> float:
@@ -942,7 +944,9 @@ class Emitter(EmitterProtocol):
             was_in_vain: Whether the last flush settled nothing; then another one at once would do no better.
         """
         with self._ledger.lock:
-            while not self._is_time_up() and not self._is_all_out():
+            while True:
+                if self._is_time_up() or self._is_all_out():
+                    return
                 if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
                     return
                 left = max(0.0, deadline - time.monotonic())
@@ -1185,7 +1189,10 @@ class AsyncEmitter(Emitter):
     def _wait_for_tasks(self) -> None:
         tasks = self._workers.queue
         with tasks.mutex:
-            while tasks.unfinished_tasks and not self._is_time_up() and self._workers.keep_running(self.thread_count):
+            while True:
+                is_over = not tasks.unfinished_tasks or self._is_time_up()
+                if is_over or not self._workers.keep_running(self.thread_count):
+                    return
                 tasks.all_tasks_done.wait(self._seconds_to_wait())
 
     def _must_not_wait(self) -> bool:
