@@ -101,20 +101,22 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
     @property
     def good(self) -> List[GoodEvent]:
         """A new list of the good events, in order of arrival."""
-        with self._arrival:
-            return [event for event in self._judged if isinstance(event, GoodEvent)]
+        return [event for event in self._judged_so_far() if isinstance(event, GoodEvent)]
 
     @property
     def bad(self) -> List[BadEvent]:
         """A new list of the bad events, in order of arrival."""
-        with self._arrival:
-            return [event for event in self._judged if isinstance(event, BadEvent)]
+        return [event for event in self._judged_so_far() if isinstance(event, BadEvent)]
 
     def reset(self) -> None:
         """Forget all payloads and events."""
         with self._arrival:
             self._payloads.clear()
             self._judged.clear()
+
+    def _judged_so_far(self) -> List[JudgedEvent]:
+        with self._arrival:
+            return self._judged.copy()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
         # The condition may call the test's own code, such as an `==`, which must not hold up those who track.
