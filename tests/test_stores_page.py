@@ -41,18 +41,6 @@ def needs(package):
 
 
 @pytest.fixture
-def redis_url(tmp_path):
-    """The URL of a database of a redis-server."""
-    pytest.importorskip("redis")
-    redis_server = pytest.importorskip("redis_server")
-    if redis_server.PROGRAM is None:
-        pytest.skip("needs redis-server")
-    with redis_server.RedisServer(tmp_path) as server:
-        server.start()
-        yield f"{server.url}/1"
-
-
-@pytest.fixture
 def localized(collector, tmp_path):
     """Put this test's collector, and a folder of its own, in place of those of the page."""
 
