@@ -4,7 +4,9 @@ A `Tracker` completes events and hands them to one or more emitters; an `Emitter
 them. `Snowplow.create_tracker` builds both.
 """
 
+import importlib
 import logging
+from typing import TYPE_CHECKING
 
 from ._version import __version__
 from .contracts import disable_contracts, enable_contracts
@@ -12,10 +14,8 @@ from .emitter_configuration import EmitterConfiguration
 from .emitters import AsyncEmitter, Emitter
 from .event_store import EventStore, InMemoryEventStore
 from .events import Event, PagePing, PageView, ScreenView, SelfDescribing, StructuredEvent
-from .redis_event_store import RedisClient, RedisEventStore
 from .self_describing_json import SelfDescribingJson
 from .snowplow import Snowplow
-from .sqlite_event_store import SQLiteEventStore
 from .store_only_emitter import StoreOnlyEmitter
 from .subject import Subject
 from .tracker import Tracker
@@ -37,6 +37,10 @@ from .typing import (
     SuccessCallback,
     SupportedPlatform,
 )
+
+if TYPE_CHECKING:
+    from .redis_event_store import RedisClient, RedisEventStore
+    from .sqlite_event_store import SQLiteEventStore
 
 __all__ = [
     "AsyncEmitter",
@@ -81,3 +85,16 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 logger.addHandler(logging.NullHandler())
+
+# Imported when they are asked for: nobody should pay for a database that is not used.
+_MODULES = {
+    "RedisClient": "redis_event_store",
+    "RedisEventStore": "redis_event_store",
+    "SQLiteEventStore": "sqlite_event_store",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)

@@ -2,14 +2,13 @@
 
 import logging
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Dict, Iterable, Optional
 
 from typing_extensions import Protocol
 
 from ._retry import NO_RESPONSE, TOO_LARGE
 from ._transport import Status, status_of
-from ._wire import MAX_GET_URL_CHARACTERS, cut_post_request, requested_query
+from ._wire import MAX_GET_URL_CHARACTERS, cut_post_request, query_characters
 from .typing import PayloadDict, PayloadDictList
 
 __all__ = ["Outcome", "Sender", "deliver"]
@@ -17,7 +16,6 @@ __all__ = ["Outcome", "Sender", "deliver"]
 logger = logging.getLogger(__name__)
 
 
-@dataclass
 class Outcome:
     """What became of the payloads of a batch; those without an answer are in none of the lists.
 
@@ -29,11 +27,12 @@ class Outcome:
         failure: The last status that calls for a retry; None if no request failed.
     """
 
-    delivered: PayloadDictList = field(default_factory=list)
-    rejected: PayloadDictList = field(default_factory=list)
-    to_retry: PayloadDictList = field(default_factory=list)
-    rejection: str = ""
-    failure: Optional[Status] = None
+    def __init__(self) -> None:
+        self.delivered: PayloadDictList = []
+        self.rejected: PayloadDictList = []
+        self.to_retry: PayloadDictList = []
+        self.rejection = ""
+        self.failure: Optional[Status] = None
 
 
 class Sender(Protocol):
@@ -107,14 +106,12 @@ def _deliver_by_get(batch: PayloadDictList, sender: Sender, outcome: Outcome) ->
             return
         sender.attach_sent_timestamp([payload])
         try:
-            query = requested_query(payload)
+            _warn_of_long_url(sender.endpoint, payload)
         except Exception:
             # Only what the application passes to `send_events` itself gets here, so it may be anything.
             outcome.rejected.append(payload)
             outcome.rejection = "they cannot be encoded in a URL"
             continue
-        _warn_of_long_url(f"{sender.endpoint}?{query}", payload)
-
         logger.debug("Sending a payload: %s", payload)
         status = _exchange(sender.http_get, payload, sender)
         failures_in_a_row = 0 if _file([payload], status, sender, outcome) else failures_in_a_row + 1
@@ -126,12 +123,15 @@ def _deliver_by_get(batch: PayloadDictList, sender: Sender, outcome: Outcome) ->
             return
 
 
-def _warn_of_long_url(url: str, payload: PayloadDict) -> None:
-    if len(url) > MAX_GET_URL_CHARACTERS:
+def _warn_of_long_url(endpoint: str, payload: PayloadDict) -> None:
+    """Log a warning if a collector will refuse a URL for its length; raises what its sending would raise."""
+    start = len(endpoint) + len("?")
+    length = start + query_characters(payload, MAX_GET_URL_CHARACTERS - start)
+    if length > MAX_GET_URL_CHARACTERS:
         logger.warning(
             "Event %s makes a URL of %d characters; a collector refuses more than %d",
             payload.get("eid"),
-            len(url),
+            length,
             MAX_GET_URL_CHARACTERS,
         )
 

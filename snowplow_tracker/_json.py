@@ -3,15 +3,16 @@
 import base64
 import math
 from datetime import date, datetime, time
-from decimal import Decimal
 from enum import Enum
 from functools import singledispatch
 from json import JSONEncoder
-from typing import Any, Callable, Collection, FrozenSet, List, Optional, Union
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, Callable, Collection, FrozenSet, List, Optional, Union
 
 from ._shown import shown
 from .typing import JsonEncoderFunction
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 __all__ = ["EncodingError", "encode_json", "encode_readable_json", "plain"]
 
@@ -49,10 +50,22 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: If nothing is registered for the value's type.
     """
+    if _is_known(type(value)):
+        return plain(value)
     raise TypeError(f"there is no JSON for the type {type(value).__name__}")
 
 
-def _plain_decimal(value: Decimal) -> Union[int, float, None]:
+def _is_known(kind: type) -> bool:
+    """Tell whether `plain` knows a type, after those of modules have been registered that cost time to import."""
+    from decimal import Decimal
+    from uuid import UUID
+
+    plain.register(Decimal, _plain_decimal)
+    plain.register(UUID, str)
+    return plain.dispatch(kind) is not plain.dispatch(object)
+
+
+def _plain_decimal(value: "Decimal") -> Union[int, float, None]:
     if not value.is_finite():
         return None
     # Schemas tell integers from numbers, so 5.00 is written as 5; a thousand digits are nobody's integer.
@@ -73,11 +86,9 @@ def _plain_bytes(value: Union[bytes, bytearray]) -> str:
         return base64.b64encode(value).decode("ascii")
 
 
-plain.register(UUID, str)
 plain.register(datetime, datetime.isoformat)
 plain.register(date, date.isoformat)
 plain.register(time, time.isoformat)
-plain.register(Decimal, _plain_decimal)
 plain.register(Enum, lambda member: member.value)
 plain.register(set, _plain_set)
 plain.register(frozenset, _plain_set)
@@ -87,13 +98,12 @@ plain.register(bytearray, _plain_bytes)
 
 def _plain_or(json_encoder: JsonEncoderFunction) -> JsonEncoderFunction:
     """Ask the user's function first, as 1.1.0 did, and fall back on `plain` where it would raise."""
-    unknown = plain.dispatch(object)
 
     def default(value: Any) -> Any:
         try:
             return json_encoder(value)
         except Exception:
-            if plain.dispatch(type(value)) is unknown:
+            if not _is_known(type(value)):
                 raise
             return plain(value)
 

@@ -4,7 +4,6 @@ import functools
 import inspect
 import logging
 import threading
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Callable, Dict, List, NamedTuple, Optional
 
@@ -42,18 +41,13 @@ class Refusal(NamedTuple):
     error: Optional[Exception] = None
 
 
-@dataclass
 class Figures:
     """The part of `EmitterStats` that is counted, not derived."""
 
-    accepted: int = 0
-    delivered: int = 0
-    rejected: int = 0
-    dropped: int = 0
-    retries: int = 0
-    requests: int = 0
-    last_status: Optional[int] = None
-    last_error: Optional[str] = None
+    def __init__(self) -> None:
+        self.accepted = self.delivered = self.rejected = self.dropped = self.retries = self.requests = 0
+        self.last_status: Optional[int] = None
+        self.last_error: Optional[str] = None
 
 
 class Ledger:
@@ -215,7 +209,8 @@ class Ledger:
                 if refusal is None:
                     figures.accepted, is_counted = figures.accepted + 1, True
                     self.size_after_add += 1
-                    self._count_bytes([payload], 1)
+                    if self.measure is not None:
+                        self._count_bytes([payload], 1)
                 else:
                     figures.dropped += 1
             except BaseException:

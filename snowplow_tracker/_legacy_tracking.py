@@ -5,7 +5,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar, Union, cast
-from uuid import uuid4
+
+from typing_extensions import Self
 
 from ._shown import shown
 from .constants import BASE_SCHEMA_PATH, SCHEMA_TAG
@@ -17,7 +18,6 @@ from .typing import FORM_NODE_NAMES, FORM_TYPES, ElementClasses, FormClasses, Fo
 
 __all__ = ["LegacyTracking"]
 
-_Self = TypeVar("_Self", bound="LegacyTracking")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Context = Optional[Sequence[SelfDescribingJson]]
 
@@ -64,19 +64,23 @@ class LegacyTracking:
             raise NotImplementedError
 
         @staticmethod
+        def get_uuid() -> str:
+            raise NotImplementedError
+
+        @staticmethod
         def get_timestamp(tstamp: Optional[float] = None) -> int:
             raise NotImplementedError
 
     @_deprecated("track(PageView(...))")
     def track_page_view(
-        self: _Self,
+        self,
         page_url: str,
         page_title: Optional[str] = None,
         referrer: Optional[str] = None,
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `PageView`.
 
         Deprecated: use `track(PageView(...))`.
@@ -95,7 +99,7 @@ class LegacyTracking:
 
     @_deprecated("track(PagePing(...))")
     def track_page_ping(
-        self: _Self,
+        self,
         page_url: str,
         page_title: Optional[str] = None,
         referrer: Optional[str] = None,
@@ -106,7 +110,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `PagePing`.
 
         Deprecated: use `track(PagePing(...))`.
@@ -129,7 +133,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_link_click(
-        self: _Self,
+        self,
         target_url: str,
         element_id: Optional[str] = None,
         element_classes: Optional[ElementClasses] = None,
@@ -138,7 +142,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a click on a link, with the schema `link_click`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -157,7 +161,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_add_to_cart(
-        self: _Self,
+        self,
         sku: str,
         quantity: int,
         name: Optional[str] = None,
@@ -167,7 +171,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track that something was put into a cart, with the schema `add_to_cart`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -178,7 +182,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_remove_from_cart(
-        self: _Self,
+        self,
         sku: str,
         quantity: int,
         name: Optional[str] = None,
@@ -188,7 +192,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track that something was taken out of a cart, with the schema `remove_from_cart`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -199,7 +203,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_form_change(
-        self: _Self,
+        self,
         form_id: str,
         element_id: Optional[str],
         node_name: FormNodeName,
@@ -209,7 +213,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track that a field of a form was changed, with the schema `change_form`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -229,14 +233,14 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_form_submit(
-        self: _Self,
+        self,
         form_id: str,
         form_classes: Optional[FormClasses] = None,
         elements: Optional[List[Dict[str, Any]]] = None,
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track that a form was submitted, with the schema `submit_form`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -248,7 +252,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_site_search(
-        self: _Self,
+        self,
         terms: Sequence[str],
         filters: Optional[Dict[str, Union[str, bool]]] = None,
         total_results: Optional[int] = None,
@@ -256,7 +260,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a search on a site, with the schema `site_search`.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -270,7 +274,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_ecommerce_transaction_item(
-        self: _Self,
+        self,
         order_id: str,
         sku: str,
         price: float,
@@ -281,7 +285,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track one item of a purchase.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -302,7 +306,7 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_ecommerce_transaction(
-        self: _Self,
+        self,
         order_id: str,
         total_value: float,
         affiliation: Optional[str] = None,
@@ -316,7 +320,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a purchase, and each of its items with `track_ecommerce_transaction_item`.
 
         The items get the order, the currency, the context and the subject of the purchase, and all the same timestamp.
@@ -352,13 +356,13 @@ class LegacyTracking:
 
     @_deprecated("track(ScreenView(...))")
     def track_screen_view(
-        self: _Self,
+        self,
         name: Optional[str] = None,
         id_: Optional[str] = None,
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a view of a screen with the schema `screen_view`, of which `ScreenView` uses the successor.
 
         Deprecated: use `track(ScreenView(...))`.
@@ -368,7 +372,7 @@ class LegacyTracking:
 
     @_deprecated("track(ScreenView(...))")
     def track_mobile_screen_view(
-        self: _Self,
+        self,
         name: str,
         id_: Optional[str] = None,
         type: Optional[str] = None,  # noqa: A002  # named in 1.1.0
@@ -379,14 +383,14 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `ScreenView`, with an `id_` of its own if none is given.
 
         Deprecated: use `track(ScreenView(...))`.
         """
         self.track(
             event=ScreenView(
-                id_=str(uuid4()) if id_ is None else id_,
+                id_=self.get_uuid() if id_ is None else id_,
                 name=name,
                 type=type,
                 previous_name=previous_name,
@@ -402,7 +406,7 @@ class LegacyTracking:
 
     @_deprecated("track(StructuredEvent(...))")
     def track_struct_event(
-        self: _Self,
+        self,
         category: str,
         action: str,
         label: Optional[str] = None,
@@ -411,7 +415,7 @@ class LegacyTracking:
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `StructuredEvent`.
 
         Deprecated: use `track(StructuredEvent(...))`.
@@ -432,12 +436,12 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_self_describing_event(
-        self: _Self,
+        self,
         event_json: SelfDescribingJson,
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `SelfDescribing` event.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -454,12 +458,12 @@ class LegacyTracking:
 
     @_deprecated("track(SelfDescribing(...))")
     def track_unstruct_event(
-        self: _Self,
+        self,
         event_json: SelfDescribingJson,
         context: _Context = None,
         tstamp: Optional[float] = None,
         event_subject: Optional[Subject] = None,
-    ) -> _Self:
+    ) -> Self:
         """Track a `SelfDescribing` event.
 
         Deprecated: use `track(SelfDescribing(...))`.
@@ -470,14 +474,14 @@ class LegacyTracking:
         return self
 
     def _track_described(
-        self: _Self,
+        self,
         schema_name: str,
         schema_version: str,
         data: Dict[str, Any],
         context: _Context,
         tstamp: Optional[float],
         event_subject: Optional[Subject],
-    ) -> _Self:
+    ) -> Self:
         schema = f"{BASE_SCHEMA_PATH}/{schema_name}/{SCHEMA_TAG}/{schema_version}"
         self.track_self_describing_event(
             event_json=SelfDescribingJson(schema, data),
@@ -488,12 +492,12 @@ class LegacyTracking:
         return self
 
     def _track_fields(
-        self: _Self,
+        self,
         fields: Dict[str, Any],
         context: _Context,
         tstamp: Optional[float],
         event_subject: Optional[Subject],
-    ) -> _Self:
+    ) -> Self:
         event = Event(event_subject=event_subject, context=context, true_timestamp=tstamp)
         event.payload.add_dict(fields)
         self.track(event=event)

@@ -16,6 +16,7 @@ from requests.utils import get_auth_from_url
 from ._deadline import BoundedAdapter, at_most, exchange
 from ._retry import NO_RESPONSE, parse_retry_after
 from ._shown import shown
+from ._wire import is_plain, query_string
 from .typing import RequestTimeout
 
 __all__ = [
@@ -260,7 +261,10 @@ class _CollectorSession(requests.Session):
             self._template = key, super().prepare_request(blank)
         prepared = self._template[1].copy()
         if request.params:
-            prepared.prepare_url(request.url, request.params)
+            if is_plain(request.params) and "?" not in (prepared.url or ""):
+                prepared.url = f"{prepared.url}?{query_string(request.params)}"
+            else:
+                prepared.prepare_url(request.url, request.params)
         if request.data:
             prepared.prepare_body(request.data, None)
         return prepared

@@ -1,4 +1,4 @@
-"""The options of an emitter, each documented here and nowhere else."""
+"""The options of an emitter, each described here."""
 
 from typing import Any, Dict, Optional, Union
 

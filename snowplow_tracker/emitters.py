@@ -345,13 +345,36 @@ class Emitter(EmitterProtocol):
 
     def _flush_if_due(self) -> None:
         """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store."""
-        mine, ledger = self._mine, self._ledger
+        ledger = self._ledger
+        # A flush of another thread's may have taken what waited by now, so what counts is how much it was after `add`.
+        waiting = ledger.size_after_add
+        is_due = self._has_reached_limit(waiting) if self._has_own_limit() else self._is_limit(waiting)
+        if is_due or ledger.has_found:
+            ledger.has_found = False
+            self._flush_for_event()
+
+    def _has_own_limit(self) -> bool:
+        """Tell whether an application has replaced `reached_limit`, in a subclass or in this object."""
+        return "reached_limit" in self.__dict__ or type(self).reached_limit is not Emitter.reached_limit
+
+    def _has_reached_limit(self, waiting: int) -> bool:
+        """Ask the application's own `reached_limit`, which may ask ours."""
+        mine = self._mine
         with _Kept(mine), _Kept(mine):
-            mine.waiting = ledger.size_after_add
-            is_due = self.reached_limit()
-        if not is_due and not ledger.has_found:
-            return
-        ledger.has_found = False
+            mine.waiting = waiting
+            return self.reached_limit()
+
+    def _is_limit(self, waiting: int) -> bool:
+        if waiting >= self.batch_size or waiting >= self._ledger.capacity(self.buffer_capacity):
+            return True
+        byte_limit = self.byte_limit
+        if byte_limit is None:
+            return False
+        return request_overhead_bytes(self.method) + self._ledger.wire_bytes >= byte_limit
+
+    def _flush_for_event(self) -> None:
+        """Flush, while the application waits, which only wanted to track an event."""
+        mine = self._mine
         with _Kept(mine), _Kept(mine):
             mine.is_tracking = True
             self.flush()
@@ -359,14 +382,7 @@ class Emitter(EmitterProtocol):
     def reached_limit(self) -> bool:
         """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
         waiting = self._mine.waiting
-        if waiting is None:
-            waiting = self._ledger.waiting()
-        if waiting >= self.batch_size or waiting >= self._ledger.capacity(self.buffer_capacity):
-            return True
-        byte_limit = self.byte_limit
-        if byte_limit is None:
-            return False
-        return request_overhead_bytes(self.method) + self._ledger.wire_bytes >= byte_limit
+        return self._is_limit(self._ledger.waiting() if waiting is None else waiting)
 
     def flush(self) -> None:
         """Send all that waits, in this thread, unless a backoff is on.
@@ -1106,6 +1122,13 @@ class AsyncEmitter(Emitter):
             self._workers.keep_running(self.thread_count)
         elif not self._ledger.closed and not self._is_backing_off():
             self._hand_over()
+
+    def _flush_for_event(self) -> None:
+        if self._has_own_flush():
+            super()._flush_for_event()
+        else:
+            # It keeps nobody waiting.
+            self.flush()
 
     def async_flush(self) -> None:
         """Do what `flush` does."""

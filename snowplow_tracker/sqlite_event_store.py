@@ -21,7 +21,7 @@ from .typing import EventStore, PayloadDict, PayloadDictList
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SQLiteEventStore"]
+__all__ = ["SQLiteEventStore", "SQLiteFileError"]
 
 # What one hand-out may have, which is little in memory. With a sent timestamp in each payload it fits into the largest
 # request; otherwise each hand-out would be two of them.

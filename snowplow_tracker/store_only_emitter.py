@@ -83,7 +83,7 @@ class StoreOnlyEmitter(PayloadReceiver):
             timeout: Means nothing here, as nothing is sent.
 
         Returns:
-            True: nothing has to leave this process any more.
+            True, as nothing has to leave this process any more.
         """
         self._ledger.close()
         self._drops.report_rest()

@@ -6,7 +6,9 @@ import math
 import os
 import time
 from types import TracebackType
-from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, TypeVar, Union
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Type, Union
+
+from typing_extensions import Self
 
 from ._json import EncodingError
 from ._legacy_tracking import LegacyTracking
@@ -27,7 +29,9 @@ logger = logging.getLogger(__name__)
 # An application that puts an id into a name makes a new name with each event.
 _MAX_REPORTED_KEYS = 100
 
-_Self = TypeVar("_Self", bound="Tracker")
+# The digit that stands for the variant of a UUID has two bits of its own, and two random ones.
+_VARIANTS = {digit: "89ab"[number & 3] for number, digit in enumerate("0123456789abcdef")}
+
 _Emitters = Union[PayloadReceiver, Sequence[PayloadReceiver]]
 
 
@@ -85,7 +89,7 @@ class Tracker(LegacyTracking):
         self.standard_nv_pairs: Dict[str, Any] = {"tv": VERSION, "tna": namespace, "aid": app_id}
         self._reported_keys: Dict[str, object] = {}
 
-    def __enter__(self: _Self) -> _Self:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -110,7 +114,7 @@ class Tracker(LegacyTracking):
         """
         nv_pairs = self.complete_payload(event=event).nv_pairs
         # Both comparisons run in C, over names only: cheap enough for every event.
-        is_known = REQUIRED_PAYLOAD_KEYS <= nv_pairs.keys() <= KNOWN_PAYLOAD_KEYS
+        is_known = KNOWN_PAYLOAD_KEYS >= nv_pairs.keys() >= REQUIRED_PAYLOAD_KEYS
         if not is_known:
             self._report_keys(nv_pairs)
         unencodable: Optional[EncodingError] = None
@@ -146,9 +150,7 @@ class Tracker(LegacyTracking):
         payload.add_dict(self.standard_nv_pairs)
         return payload
 
-    def flush(
-        self: _Self, wait: bool = True, *, is_async: Optional[bool] = None, timeout: Optional[float] = None
-    ) -> _Self:
+    def flush(self, wait: bool = True, *, is_async: Optional[bool] = None, timeout: Optional[float] = None) -> Self:
         """Have the emitters send what waits in them, whether or not it makes up a batch.
 
         What an emitter raises is logged, and keeps no other from being flushed.
@@ -193,7 +195,7 @@ class Tracker(LegacyTracking):
         """
         return _share_time(self.emitters, optional(wait_seconds)("timeout", timeout), "close", "sync_flush", "flush")
 
-    def set_subject(self: _Self, subject: Optional[Subject]) -> _Self:
+    def set_subject(self, subject: Optional[Subject]) -> Self:
         """Replace the subject; None leaves events with their own.
 
         Returns:
@@ -205,7 +207,7 @@ class Tracker(LegacyTracking):
         self.subject = None if subject is None else _checked_subject(subject)
         return self
 
-    def add_emitter(self: _Self, emitter: PayloadReceiver) -> _Self:
+    def add_emitter(self, emitter: PayloadReceiver) -> Self:
         """Hand payloads to one more emitter from now on.
 
         Returns:
@@ -217,7 +219,7 @@ class Tracker(LegacyTracking):
         self.emitters.append(_checked_emitter(emitter, "emitter"))
         return self
 
-    def addEmitter(self: _Self, emitter: PayloadReceiver) -> _Self:  # noqa: N802  # as Snowplow's documentation has it
+    def addEmitter(self, emitter: PayloadReceiver) -> Self:  # noqa: N802  # as Snowplow's documentation has it
         """Do what `add_emitter` does."""
         return self.add_emitter(emitter)
 
@@ -230,9 +232,8 @@ class Tracker(LegacyTracking):
     def get_uuid() -> str:
         """Make an id for an event: a random UUID."""
         # What uuid.uuid4 does, at a third of its price; it was most of the price of tracking an event.
-        number = os.urandom(16)
-        digits = number.hex()
-        variant = "89ab"[number[8] & 3]
+        digits = os.urandom(16).hex()
+        variant = _VARIANTS[digits[16]]
         return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
     @staticmethod

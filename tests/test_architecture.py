@@ -16,8 +16,8 @@ LAYERS: Dict[str, List[str]] = {
     "1 building blocks; one request, when to retry, call later, threads, exit and fork": [
         "_shown",
         "constants contracts _deadline _json _reporting _retry _settings",
-        "payload self_describing_json subject",
-        "_endpoint _flush_timer _lifecycle _redis_connection _transport _wire _worker_pool",
+        "payload self_describing_json subject _wire",
+        "_endpoint _flush_timer _lifecycle _redis_connection _transport _worker_pool",
     ],
     "2 where payloads wait; one event type each": [
         "_process_identity _redis_stream _sqlite_file",

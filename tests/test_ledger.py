@@ -796,6 +796,7 @@ def test_payload_whose_adding_was_interrupted_counts_if_it_is_in_the_store(when)
 def test_payload_that_was_counted_is_counted_once():
     """Ctrl-C behind the counting changes nothing about it."""
     ledger = filled("0")
+    ledger.measure = len
     Interrupted(ledger, "_count_bytes", "after")
 
     with pytest.raises(KeyboardInterrupt):

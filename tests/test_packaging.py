@@ -4,13 +4,20 @@ import json
 import re
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 import snowplow_tracker
+
+# Exported by the root, and imported when they are asked for.
+STORES = {
+    "RedisClient": "redis_event_store",
+    "RedisEventStore": "redis_event_store",
+    "SQLiteEventStore": "sqlite_event_store",
+}
 
 IMPORT_AND_REPORT = """
 import json, logging, sys, threading
@@ -95,9 +102,22 @@ def test_import_does_not_load_what_is_for_tests(fresh_import):
 
 
 def test_import_does_not_load_what_not_everybody_needs(fresh_import):
-    """A client of Redis is loaded by a store that uses it."""
-    assert "snowplow_tracker.redis_event_store" in fresh_import["modules"]
-    assert "redis" not in fresh_import["modules"]
+    """What belongs to a durable store is loaded by those who use it, and so is what few events have values of."""
+    unwanted = {"decimal", "redis", "sqlite3", "uuid", *(f"snowplow_tracker.{name}" for name in STORES.values())}
+
+    assert unwanted.isdisjoint(fresh_import["modules"])
+
+
+@pytest.mark.parametrize("name", sorted(STORES))
+def test_durable_stores_are_in_the_root(name):
+    """They are imported like anything else."""
+    assert getattr(snowplow_tracker, name) is getattr(import_module(f"snowplow_tracker.{STORES[name]}"), name)
+
+
+def test_name_that_is_not_in_the_root_is_refused():
+    """As it is for any module."""
+    with pytest.raises(AttributeError, match="module 'snowplow_tracker' has no attribute 'SQLStore'"):
+        getattr(snowplow_tracker, "SQLStore")  # noqa: B009  # mypy knows the name of no such attribute
 
 
 def test_import_starts_no_thread(fresh_import):

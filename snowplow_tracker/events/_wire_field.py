@@ -1,8 +1,7 @@
 """An attribute of an event that lives in its payload under a wire name."""
 
 import math
-from operator import attrgetter
-from typing import Callable, Generic, Optional, Type, TypeVar, Union, overload
+from typing import Any, Generic, Optional, Type, TypeVar, Union, overload
 
 from ..contracts import non_empty_string
 from ..typing import PayloadDict
@@ -21,17 +20,11 @@ class WireField(Generic[_T]):
     Args:
         wire_name: The pair's name.
         required: Whether the contract is that it is a non-empty string.
-        where: The event's attribute that is the dict of pairs.
-        keeps_all: Whether only None clears it.
     """
 
-    def __init__(
-        self, wire_name: str, *, required: bool = False, where: str = "payload.nv_pairs", keeps_all: bool = False
-    ) -> None:
+    def __init__(self, wire_name: str, *, required: bool = False) -> None:
         self._wire_name = wire_name
         self._required = required
-        self._pairs: Callable[[object], PayloadDict] = attrgetter(where)
-        self._keeps_all = keeps_all
 
     def __set_name__(self, owner: Type[object], name: str) -> None:
         self._name = name
@@ -45,21 +38,39 @@ class WireField(Generic[_T]):
     def __get__(self, event: Optional[object], owner: Type[object]) -> Union["WireField[_T]", _T, None]:
         if event is None:
             return self
-        return self._pairs(event).get(self._wire_name)
+        return self.pairs_of(event).get(self._wire_name)
 
-    def __set__(self, event: object, value: _T) -> None:
-        if type(value) is str and value:
+    def __set__(self, event: Any, value: _T) -> None:
+        kind = type(value)
+        if (kind is str and value) or (kind is int and not self._required):
             # So it is nearly always, and nothing else has to be asked.
-            self._pairs(event)[self._wire_name] = value
-            return
+            event.payload.nv_pairs[self._wire_name] = value
+        else:
+            self.set_or_clear(event, value)
+
+    def set_or_clear(self, event: object, value: object) -> None:
+        """Set the pair if the value has a meaning, and remove it otherwise.
+
+        Raises:
+            ValueError: If it is required and no string, or an empty one.
+        """
         if self._required:
             non_empty_string(value, name=self._name)
-        pairs = self._pairs(event)
-        if value is None or not (self._keeps_all or _has_meaning(value)):
-            pairs.pop(self._wire_name, None)
-        else:
+        pairs = self.pairs_of(event)
+        if self.has_meaning(value):
             pairs[self._wire_name] = value
+        else:
+            pairs.pop(self._wire_name, None)
 
+    @staticmethod
+    def pairs_of(event: Any) -> PayloadDict:
+        """Give the dict that holds the pair."""
+        pairs: PayloadDict = event.payload.nv_pairs
+        return pairs
 
-def _has_meaning(value: object) -> bool:
-    return bool(value) if isinstance(value, str) else not isinstance(value, float) or math.isfinite(value)
+    @staticmethod
+    def has_meaning(value: object) -> bool:
+        """Tell whether a value is to be set."""
+        if isinstance(value, str):
+            return bool(value)
+        return value is not None and not (isinstance(value, float) and not math.isfinite(value))

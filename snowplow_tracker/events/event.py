@@ -49,7 +49,7 @@ class Event:
     ) -> None:
         self.payload = Payload(dict_)
         self.event_subject = event_subject
-        self.context = context
+        self._context: Any = [] if context is None else _as_list(context)
         self.true_timestamp = true_timestamp
 
     @property
@@ -60,7 +60,7 @@ class Event:
 
     @context.setter
     def context(self, value: Optional[Sequence[SelfDescribingJson]]) -> None:
-        self._context: Any = [] if value is None else _as_list(value)
+        self._context = [] if value is None else _as_list(value)
 
     def build_payload(
         self,
@@ -85,8 +85,8 @@ class Event:
         payload = Payload()
         # Over a copy, which is made in one step: another thread may be changing the event.
         payload.nv_pairs = {name: value for name, value in self.payload.nv_pairs.copy().items() if value is not None}
-        entities = _described_entities(self._context)
-        if entities:
+        if type(self._context) is not list or self._context:
+            entities = _described_entities(self._context)
             payload.add_enveloped(CONTEXT_SCHEMA, entities, "context", encode_base64, "cx", "co", json_encoder)
         if self.true_timestamp is not None:
             payload.add("ttm", _milliseconds(self.true_timestamp))
@@ -109,8 +109,6 @@ def _as_list(context: Any) -> Any:
 def _described_entities(context: Any) -> List[Mapping[str, Any]]:
     if not isinstance(context, list):
         raise TypeError(f"context must be a list of SelfDescribingJson, got {shown(context)}")
-    if not context:
-        return []
     for index, entity in enumerate(context):
         if not isinstance(entity, SelfDescribingJson):
             raise TypeError(f"context[{index}] must be a SelfDescribingJson, got {shown(entity)}")

@@ -1,7 +1,7 @@
 """A user saw a screen of an application."""
 
 from datetime import datetime
-from typing import Optional, Sequence, TypeVar, Union
+from typing import Any, Optional, Sequence, TypeVar, Union
 
 from ..constants import MOBILE_SCHEMA_PATH, SCHEMA_TAG, UNSTRUCT_EVENT_SCHEMA
 from ..payload import Payload
@@ -21,8 +21,17 @@ _SCREEN_VIEW_SCHEMA = f"{MOBILE_SCHEMA_PATH}/screen_view/{SCHEMA_TAG}/1-0-0"
 class _ScreenViewField(WireField[_T]):
     """A field that goes out inside the event's JSON, where an empty string is a value."""
 
-    def __init__(self, wire_name: str, *, required: bool = False) -> None:
-        super().__init__(wire_name, required=required, where="screen_view_properties", keeps_all=True)
+    def __set__(self, event: Any, value: _T) -> None:
+        self.set_or_clear(event, value)
+
+    @staticmethod
+    def pairs_of(event: Any) -> PayloadDict:
+        pairs: PayloadDict = event.screen_view_properties
+        return pairs
+
+    @staticmethod
+    def has_meaning(value: object) -> bool:
+        return value is not None
 
 
 class ScreenView(Event):

@@ -204,7 +204,7 @@ class LocalCollector(EventAssertions):
 
     @property
     def url(self) -> str:
-        """The URL to give to an emitter on this machine as its endpoint, such as `http://127.0.0.1:49152`.
+        """The URL to give to an emitter on this machine as its endpoint, with its scheme and port.
 
         Raises:
             RuntimeError: As for `port`.

@@ -22,7 +22,7 @@ _MOST_BYTES_AT_A_TIME = 1_000_000
 class EventStoreContract:
     """The contract of `EventStore`, for pytest; each method that begins with `test` is one rule of it.
 
-    Inherit it in a class whose name begins with `Test`, and say how to make a store:
+    Inherit it in a class whose name begins with `Test`, and say how to make a store::
 
         class TestMyStore(EventStoreContract):
             @pytest.fixture(autouse=True)

@@ -30,11 +30,13 @@ _NAMESPACE = "test"
 class TrackingKit:
     """Starts a collector, makes trackers that send to it, and clears all of it away.
 
+    In a `with` statement::
+
         with TrackingKit() as kit:
             kit.tracker.track(PageView("https://example.com"))
             kit.collector.assert_event(event_type="page_view")
 
-    In a `unittest.TestCase`:
+    In a `unittest.TestCase`::
 
         def setUp(self):
             self.kit = TrackingKit(fail_on_bad=True).start()

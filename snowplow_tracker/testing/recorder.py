@@ -86,7 +86,7 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         """Do nothing; what is tracked later is recorded, too.
 
         Returns:
-            True: nothing waits.
+            True, as nothing waits.
         """
         return True
 

@@ -1,20 +1,13 @@
-"""Draws the targets of a run: `python3 tests/benchmarks/chart.py run.json docs/performance.svg`."""
+"""The targets of a run as a picture."""
 
-import json
 import math
-import sys
-from pathlib import Path
 from typing import Any, Dict, List
 from xml.sax.saxutils import escape
 
-if __name__ == "__main__":
-    # Run as a file, this belongs to no package by itself.
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from .figures import Verdict, judged, shown
+from .scenarios import SCENARIOS, TARGETS
 
-from benchmarks.figures import Verdict, judged, shown
-from benchmarks.scenarios import SCENARIOS, TARGETS
-
-__all__ = ["chart", "main"]
+__all__ = ["chart"]
 
 _ROW, _LEFT, _WIDTH, _TOP, _BOTTOM = 26, 350, 480, 54, 40
 _STYLE = (
@@ -56,12 +49,6 @@ def chart(results: Dict[str, Any]) -> str:
     return "\n".join([*parts, "</svg>", ""])
 
 
-def main(arguments: List[str]) -> int:
-    source, target = map(Path, arguments)
-    target.write_text(chart(json.loads(source.read_text(encoding="utf-8"))), encoding="utf-8")
-    return 0
-
-
 def _bar(verdict: Verdict, top: int, x: Any) -> List[str]:
     gain, target = _gain(verdict), verdict.target
     start, end = sorted((x(1.0), x(gain)))
@@ -81,7 +68,3 @@ def _bar(verdict: Verdict, top: int, x: Any) -> List[str]:
 def _gain(verdict: Verdict) -> float:
     assert verdict.ratio
     return verdict.ratio if verdict.target.at_least else 1 / verdict.ratio
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

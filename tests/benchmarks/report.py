@@ -1,11 +1,11 @@
-"""The table of a run, as Markdown."""
+"""The tables of a run, as Markdown."""
 
 from typing import Any, Dict, List
 
 from .figures import Verdict, judged, median_of, ratio_of, shown
 from .scenarios import SCENARIOS, TARGETS
 
-__all__ = ["rows_of", "table", "targets_table", "verdict_line"]
+__all__ = ["environment", "rows_of", "scale_table", "table", "targets_table", "verdict_line", "way_table"]
 
 Results = Dict[str, Any]
 
@@ -58,3 +58,46 @@ def verdict_line(verdict: Verdict) -> str:
     wanted = f"{sign} 1/{1 / target.limit:.0f}" if target.limit < 0.1 else f"{sign} {target.limit:g}"
     outcome = "met" if verdict.is_met else "**not met**"
     return f"| {title}: {figure} | {wanted} | {shown(verdict.ratio)} | {outcome} |"
+
+
+def way_table(results: Results) -> str:
+    """Write what an event has cost when it has come so far, and what no library gets around."""
+    kinds = ("structured", "self-describing")
+    lines = [
+        f"| µs of CPU | {' | '.join(f'{kind}, 1.1.0 | {kind}, this' for kind in kinds)} |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for figure in results["scenarios"]["stages-structured"]["figures"]:
+        costs = [median_of(results, f"stages-{kind}", figure, side) for kind in kinds for side in ("theirs", "ours")]
+        lines.append(f"| {figure} | {' | '.join(map(shown, costs))} |")
+    lines += ["", "| What nobody gets around | µs of CPU |", "|---|---:|"]
+    for figure in results["scenarios"]["floors"]["figures"]:
+        lines.append(f"| {figure} | {shown(median_of(results, 'floors', figure, 'ours'))} |")
+    return "\n".join(lines)
+
+
+def scale_table(results: Results) -> str:
+    """Write what a million events cost, by how many of them share a request."""
+    lines = [
+        "| `batch_size` | events per second | CPU seconds per million events | gigabytes per million events |",
+        "|---:|---:|---:|---:|",
+    ]
+    for scenario in results["scenarios"]:
+        if scenario.startswith("batch-"):
+            rate, cost, size = (
+                median_of(results, scenario, figure, "ours")
+                for figure in ("events per second", "CPU per event", "bytes per event")
+            )
+            assert size is not None
+            batch_size = int(scenario[len("batch-") :])
+            lines.append(f"| {batch_size:,} | {shown(rate)} | {shown(cost)} | {shown(size / 1000)} |")
+    return "\n".join(lines)
+
+
+def environment(results: Results) -> str:
+    """Tell where and with what the run was made."""
+    machine, versions = results["machine"], results["versions"]["ours"]
+    return (
+        f"Measured in {results['seconds']} s on {machine['processor']} with {machine['cores']} cores, "
+        f"{machine['system']}, {machine['python']}, requests {versions['requests']}, urllib3 {versions['urllib3']}."
+    )

@@ -70,6 +70,7 @@ from snowplow_tracker.emitters import (
 from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.payload import Payload
 from snowplow_tracker.redis_event_store import RedisClient
+from snowplow_tracker.sqlite_event_store import SQLiteFileError
 from snowplow_tracker.subject import DEFAULT_PLATFORM
 from snowplow_tracker.testing import (
     Answer,
@@ -169,6 +170,10 @@ def build_stores(folder: Path) -> List[EventStore]:
     path: str = durable.path
     survives: bool = durable.is_durable
     log.info("%s %s %d", path, survives, durable.expired)
+    try:
+        log.info("%d wait", durable.size())
+    except SQLiteFileError as error:
+        log.warning("%s", error)
     durable.close()
     return [durable, SQLiteEventStore("events.db"), PersistentStore(), InMemoryEventStore()]
 
