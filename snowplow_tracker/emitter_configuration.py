@@ -122,12 +122,15 @@ class EmitterConfiguration:
         self.flush_on_exit = flush_on_exit
         self.thread_count = thread_count
 
-    def set_retry_code(self, status_code: int, retry: bool = True) -> None:
+    def set_retry_code(self, status_code: int, retry: bool = True) -> bool:
         """Add or replace one rule of `custom_retry_codes`.
 
         Args:
             status_code: 100 to 599, but no 2xx.
             retry: Whether payloads are sent again after this status.
+
+        Returns:
+            True, as code that was written for 1.1.0 may look at it.
 
         Raises:
             TypeError: An argument has a wrong type.
@@ -135,6 +138,7 @@ class EmitterConfiguration:
         """
         status_code, retry = retry_code("status_code", status_code, retry)
         self.custom_retry_codes[status_code] = retry
+        return True
 
     def emitter_options(self) -> Dict[str, Any]:
         """Return the options that were set, as keyword arguments of an emitter's constructor."""

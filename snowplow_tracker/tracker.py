@@ -305,13 +305,15 @@ def _share_time(emitters: Iterable[PayloadReceiver], timeout: Optional[float], *
     """
     end = None if timeout is None else time.monotonic() + timeout
     unfinished = list(emitters)
-    for _ in range(1 if end is None else 2):
+    for _ in range(2):
         left = []
         for position, emitter in enumerate(unfinished):
             share = None if end is None else max(0.0, end - time.monotonic()) / (len(unfinished) - position)
             if not _attempt(emitter, *names, timeout=share) or _holds_payloads(emitter):
                 left.append(emitter)
         unfinished = left
+        if end is None or time.monotonic() >= end:
+            break
     return not unfinished
 
 

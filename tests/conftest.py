@@ -49,6 +49,18 @@ def collector():
         yield collector
 
 
+@pytest.fixture
+def redis_url(tmp_path):
+    """The URL of a database of a redis-server."""
+    pytest.importorskip("redis")
+    redis_server = pytest.importorskip("redis_server")
+    if redis_server.PROGRAM is None:
+        pytest.skip("needs redis-server")
+    with redis_server.RedisServer(tmp_path) as server:
+        server.start()
+        yield f"{server.url}/1"
+
+
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch):
     """What the machine is configured for must not reach the tests."""

@@ -13,10 +13,11 @@ import sys
 
 import pytest
 import requests
-from pages import blocks, named_files, sections
+from pages import blocks, named_files, sections, text_of
 from support import PACKAGE_FOLDERS, PYTEST_PLUGIN
 
-from snowplow_tracker import Emitter, PageView, Snowplow, Tracker
+from snowplow_tracker import Emitter, PageView, Snowplow, StoreOnlyEmitter, Tracker
+from snowplow_tracker._cli import _parser
 
 pytestmark = pytest.mark.thorough
 
@@ -346,6 +347,62 @@ def test_samples_of_micro_run_a_collector(shell, tmp_path, sample):
     assert first + second == shown.replace("http://127.0.0.1:9090", url)
     assert re.match(r"[\d:]{8}  good  page_view ", event)
     assert (process.returncode, rest) == (0, "good 1, bad 0, requests 1\n")
+
+
+def store_events(url):
+    """Put as many events into a store as the page speaks of."""
+    with Tracker("shop", StoreOnlyEmitter(url)) as tracker:
+        for number in range(3):
+            tracker.track(PageView(f"https://shop.example/{number}"))
+
+
+@needs_unix
+@pytest.mark.parametrize("number", [0, 1])
+def test_samples_of_forward_send_until_they_are_stopped(collector, shell, tmp_path, request, number):
+    """What waits in the store is sent, and what comes later; after SIGTERM there is the sum that the page shows."""
+    sample, shown = blocks(COMMANDS["forward"], "sh")[number], blocks(COMMANDS["forward"], "text")[0]
+    url = request.getfixturevalue("redis_url") if "redis" in sample else f"sqlite:///{tmp_path}/events.db"
+    for of_page, here in [
+        ("sqlite:////var/lib/shop/events.db", url),
+        ("redis://127.0.0.1:6379/1", url),
+        ("http://127.0.0.1:9090", collector.url),
+        # A shell would not pass the signal on.
+        ("snowplow-tracker forward", "exec snowplow-tracker forward"),
+    ]:
+        sample = sample.replace(of_page, here)
+    store_events(url)
+
+    with subprocess.Popen(
+        ["sh", "-euc", sample], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as process:
+        try:
+            collector.wait_for_payloads(3, LIMIT_SECONDS)
+            process.send_signal(signal.SIGTERM)
+            stdout, stderr = process.communicate(timeout=LIMIT_SECONDS)
+        finally:
+            process.kill()
+
+    assert process.returncode == 0
+    assert stderr + stdout == shown.replace("http://127.0.0.1:9090", collector.url)
+
+
+@needs_unix
+def test_sample_of_forward_ends_when_the_store_is_empty(collector, shell, tmp_path):
+    """With `--once` it needs no signal, and the exit code is 0."""
+    sample = blocks(COMMANDS["forward"], "sh")[2].replace("/var/lib/shop", str(tmp_path))
+    store_events(f"sqlite:///{tmp_path}/events.db")
+
+    assert shell(sample, collector.url) == "delivered 3, rejected 0, left 0 in the store\n"
+    assert len(collector.payloads) == 3
+
+
+def test_each_command_has_a_section_and_a_row():
+    """The page tells of each command that there is, in the order of its table."""
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#\1\) \|", text_of("docs/command-line.md"), re.MULTILINE)
+    commands = re.findall(r"^ {4}(\w+) {2,}", _parser(None).format_help(), re.MULTILINE)
+
+    assert rows == list(COMMANDS)
+    assert sorted(rows) == sorted(commands)
 
 
 @needs_unix

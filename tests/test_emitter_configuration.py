@@ -179,7 +179,7 @@ def test_retry_code_is_retried_by_default():
     """A rule says yes, unless it says no, and the last one counts."""
     configuration = EmitterConfiguration()
 
-    configuration.set_retry_code(400)
+    assert configuration.set_retry_code(400) is True
     configuration.set_retry_code(500, False)
     configuration.set_retry_code(503, True)
     configuration.set_retry_code(503, False)

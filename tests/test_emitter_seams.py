@@ -778,9 +778,10 @@ def test_override_that_fails_to_put_back_loses_nothing(caplog):
 
 @both_methods
 @pytest.mark.parametrize("target", ["requests.Session.request", "requests.Session.send"])
-def test_session_that_is_mocked_as_a_class_counts(method, target):
-    """Tests that patch `requests.Session` get what they return, body or not."""
-    with mock.patch(target, return_value=mock.Mock(status_code=200)) as function:
+@pytest.mark.parametrize("kind", [mock.Mock, mock.MagicMock])
+def test_session_that_is_mocked_as_a_class_counts(method, target, kind):
+    """Tests that patch `requests.Session` get what they return, body or not; a `MagicMock` has one without an end."""
+    with mock.patch(target, return_value=kind(status_code=200)) as function:
         emitter = Emitter("collector.example.com", method=method, batch_size=1)
         fill(emitter, 1)
 

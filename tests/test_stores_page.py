@@ -41,18 +41,6 @@ def needs(package):
 
 
 @pytest.fixture
-def redis_url(tmp_path):
-    """The URL of a database of a redis-server."""
-    pytest.importorskip("redis")
-    redis_server = pytest.importorskip("redis_server")
-    if redis_server.PROGRAM is None:
-        pytest.skip("needs redis-server")
-    with redis_server.RedisServer(tmp_path) as server:
-        server.start()
-        yield f"{server.url}/1"
-
-
-@pytest.fixture
 def localized(collector, tmp_path):
     """Put this test's collector, and a folder of its own, in place of those of the page."""
 
@@ -152,14 +140,6 @@ def test_recipe_for_celery_delivers(execute, collector, redis_url):
     assert [payload["se_la"] for payload in collector.payloads] == ["o-1"]
 
 
-def test_handler_that_flushes_has_delivered_when_it_returns(execute, collector):
-    """Each invocation delivers what it tracks, and an outage does not hold it up for long."""
-    names = execute(FILES["handler.py"])
-
-    assert names["handler"]({"name": "a.png"}, None) == {"statusCode": 200}
-    assert [payload["se_la"] for payload in collector.payloads] == ["a.png"]
-
-
 def test_handler_that_stores_leaves_the_sending_to_a_forwarder(execute, collector, redis_url):
     """When the handler returns, Redis has the event."""
     names = execute(FILES["storing_handler.py"], **{"redis://redis.example:6379/1": redis_url})
@@ -229,7 +209,7 @@ def test_table_of_options_is_complete():
 
 def test_files_of_the_page_are_all_tested():
     """A recipe that is added is run by a test."""
-    assert list(FILES) == ["web.py", "storing_web.py", "tasks.py", "handler.py", "storing_handler.py", "backup.py"]
+    assert list(FILES) == ["web.py", "storing_web.py", "tasks.py", "storing_handler.py", "backup.py"]
 
 
 def test_links_within_the_page_lead_to_a_heading():

@@ -630,6 +630,15 @@ def test_close_tells_what_is_left_and_closes_all(others, errors):
     assert [call[0] for call in others[1].calls] == ["close"]
 
 
+def test_emitter_that_has_used_up_the_time_is_not_closed_twice(monotonic):
+    """There is a second round only if there is time for it, so what is left is told once."""
+    emitter = Closable(monotonic, outcome=False)
+
+    assert Tracker("test", emitter).close(timeout=1) is False
+
+    assert emitter.calls == [("close", 1)]
+
+
 def test_close_flushes_emitters_that_cannot_be_closed():
     """A custom emitter without `close` is flushed, if it can be."""
     flushable = Flushable()
