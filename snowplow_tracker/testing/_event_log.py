@@ -1,12 +1,12 @@
 """Which of the events that arrived are good, and which are bad."""
 
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Callable, Deque, List, Optional, Tuple
 from uuid import uuid4
 
+from ._changes import Changes
 from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._pipeline import JudgedEvent, Pipeline
 from ._recent import Recent, held_bytes, request_bytes
@@ -57,8 +57,7 @@ class EventLog:
         self._max_events = max_events
         self._judging = threading.Lock()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._change_count = 0
+        self._changes = Changes(self._lock)
         self._begin()
 
     def add(self, request: CollectedRequest) -> None:
@@ -68,7 +67,7 @@ class EventLog:
             self._unjudged.append((request, size_bytes))
             self._unjudged_payloads += len(request.payloads)
             self._unjudged_bytes += size_bytes
-            self._note_change()
+            self._changes.note()
 
     def limit_backlog(self) -> None:
         """Judge now if more waits for it than is going to be kept. May take a while."""
@@ -110,31 +109,14 @@ class EventLog:
             return Excerpt(self._generation, self._good_count, self._bad_count, oldest, events)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait for something that arrivals or a reset may bring about.
-
-        Args:
-            condition: Tells whether it is so; called without a lock, at the beginning, after changes, and in the end.
-            timeout: How long to wait, in seconds.
-
-        Returns:
-            Whether it came to be so in time.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._changed:
-                seen = self._change_count
-            is_late = time.monotonic() >= deadline
-            if condition():
-                return True
-            if is_late:
-                return False
-            self._wait_for_change(seen, deadline - time.monotonic())
+        """Wait for something that arrivals or a reset may bring about; see `Changes`."""
+        return self._changes.wait_until(condition, timeout)
 
     def reset(self) -> None:
         """Forget everything. Quick: may be called with a lock held."""
         with self._lock:
             self._begin()
-            self._note_change()
+            self._changes.note()
 
     def _begin(self) -> None:
         self._generation = uuid4().hex
@@ -145,14 +127,6 @@ class EventLog:
         self._kept: Recent[JudgedEvent] = Recent(self._max_events, _MAX_KEPT_BYTES)
         self._good_count = 0
         self._bad_count = 0
-
-    def _note_change(self) -> None:
-        self._change_count += 1
-        self._changed.notify_all()
-
-    def _wait_for_change(self, seen: int, timeout: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._change_count != seen, timeout)
 
     def _judged(self) -> List[JudgedEvent]:
         self._judge()
