@@ -202,7 +202,7 @@ def index(tmp_path_factory):
 def test_benchmark_runs(index, tmp_path):
     """One command measures both libraries, prints the tables and keeps the figures."""
     command = [sys.executable, str(REPOSITORY / "tests" / "benchmarks"), "--quick", "--json", "run.json"]
-    keys = ["track-structured", "emitter-https", "async-get", "outage-AsyncEmitter", "memory-structured", "store-only"]
+    keys = ["track-structured", "outage-AsyncEmitter", "store-only"]
     for key in keys:
         command += ["--only", key]
 
