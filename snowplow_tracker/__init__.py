@@ -6,7 +6,7 @@ them. `Snowplow.create_tracker` builds both.
 
 import importlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, List
 
 from ._version import __version__
 from .contracts import disable_contracts, enable_contracts
@@ -98,3 +98,7 @@ def __getattr__(name: str) -> object:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})

@@ -6,13 +6,14 @@ from datetime import date, datetime, time
 from enum import Enum
 from functools import singledispatch
 from json import JSONEncoder
-from typing import TYPE_CHECKING, Any, Callable, Collection, FrozenSet, List, Optional, Union
+from typing import TYPE_CHECKING, Any, Callable, Collection, FrozenSet, List, Optional, Tuple, Type, Union
 
 from ._shown import shown
 from .typing import JsonEncoderFunction
 
 if TYPE_CHECKING:
     from decimal import Decimal
+    from uuid import UUID
 
 __all__ = ["EncodingError", "encode_json", "encode_readable_json", "plain"]
 
@@ -50,19 +51,25 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: If nothing is registered for the value's type.
     """
-    if _is_known(type(value)):
-        return plain(value)
+    decimal, uuid = _types_imported_late()
+    if isinstance(value, uuid):
+        return str(value)
+    if isinstance(value, decimal):
+        return _plain_decimal(value)
     raise TypeError(f"there is no JSON for the type {type(value).__name__}")
 
 
-def _is_known(kind: type) -> bool:
-    """Tell whether `plain` knows a type, after those of modules have been registered that cost time to import."""
+def _types_imported_late() -> Tuple[Type["Decimal"], Type["UUID"]]:
+    """Give the types whose modules cost more time to import than most applications have a use for."""
     from decimal import Decimal
     from uuid import UUID
 
-    plain.register(Decimal, _plain_decimal)
-    plain.register(UUID, str)
-    return plain.dispatch(kind) is not plain.dispatch(object)
+    return Decimal, UUID
+
+
+def _is_known(value: Any) -> bool:
+    """Tell whether `plain` has a form for a value."""
+    return plain.dispatch(type(value)) is not plain.dispatch(object) or isinstance(value, _types_imported_late())
 
 
 def _plain_decimal(value: "Decimal") -> Union[int, float, None]:
@@ -103,7 +110,7 @@ def _plain_or(json_encoder: JsonEncoderFunction) -> JsonEncoderFunction:
         try:
             return json_encoder(value)
         except Exception:
-            if not _is_known(type(value)):
+            if not _is_known(value):
                 raise
             return plain(value)
 

@@ -112,6 +112,7 @@ def test_import_does_not_load_what_not_everybody_needs(fresh_import):
 def test_durable_stores_are_in_the_root(name):
     """They are imported like anything else."""
     assert getattr(snowplow_tracker, name) is getattr(import_module(f"snowplow_tracker.{STORES[name]}"), name)
+    assert name in dir(snowplow_tracker)
 
 
 def test_name_that_is_not_in_the_root_is_refused():
