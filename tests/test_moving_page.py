@@ -8,7 +8,9 @@ import subprocess
 import sys
 
 import pytest
+from commands import LIMIT_SECONDS, environment
 from pages import blocks, sections, text_of
+from support import PACKAGE_FOLDERS
 
 import snowplow_tracker
 from snowplow_tracker import (
@@ -109,6 +111,20 @@ def test_values_go_out_as_the_table_says(collector, method):
 def test_logger_has_the_name_that_the_page_says():
     """All lines come from below it."""
     assert snowplow_tracker.logger.name == "snowplow_tracker"
+
+
+def test_lines_of_an_application_without_configuration_are_bare():
+    """The library has no part in what Python shows of them."""
+    process = subprocess.run(
+        [sys.executable, "-c", "import logging, snowplow_tracker; logging.getLogger('app').warning('low on stock')"],
+        env=environment(PYTHONPATH=PACKAGE_FOLDERS),
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        check=True,
+        timeout=LIMIT_SECONDS,
+    )
+
+    assert process.stderr == "low on stock\n"
 
 
 def test_new_names_of_the_root_are_complete(surface):

@@ -33,6 +33,7 @@ from snowplow_tracker import (
     StructuredEvent,
     Tracker,
 )
+from snowplow_tracker._cli import main
 from snowplow_tracker._lifecycle import EXIT_SECONDS
 from snowplow_tracker._retry import next_delay
 from snowplow_tracker.testing import Answer
@@ -196,6 +197,15 @@ def changed(name, *changes):
         assert old in code
         code = code.replace(old, new)
     return code
+
+
+def test_collector_can_be_tried_from_the_command_line(collector, monkeypatch):
+    """The command of the list delivers one event."""
+    (command,) = re.findall(r"`snowplow-tracker (track [^`]+)`", SECTIONS["Before you go live"])
+    monkeypatch.setenv("SNOWPLOW_ENDPOINT", collector.url)
+
+    assert main(shlex.split(command)) == 0
+    assert [payload["se_ac"] for payload in collector.payloads] == ["check"]
 
 
 @needs("django")
@@ -464,7 +474,7 @@ def test_plain_emitter_stops_the_event_loop(collector, emitter_class, delivered)
 
     async def main():
         asyncio.get_running_loop().call_soon(release.set)
-        emitter = emitter_class(collector.url, batch_size=1, request_timeout=1, max_retry_delay_seconds=60)
+        emitter = emitter_class(collector.url, batch_size=1, request_timeout=1)
         emitter.input({"e": "pv"})
         if emitter_class is AsyncEmitter:
             await asyncio.get_running_loop().run_in_executor(None, emitter.sync_flush)
@@ -534,11 +544,12 @@ def test_restart_in_an_outage_loses_nothing_from_a_file(run, collector):
 
 def test_hour_of_an_outage_makes_as_many_requests_as_the_page_says():
     """The backoff is played with a clock of its own, for many processes."""
+    maximum = Emitter("collector.example.com").max_retry_delay_seconds
 
     def play(seed):
         jitter, seconds, delays = random.Random(seed).random, 0.0, [0.0]
         while seconds < 3600:
-            delays.append(next_delay(delays[-1], EMITTER.max_retry_delay_seconds, jitter=jitter))
+            delays.append(next_delay(delays[-1], maximum, jitter=jitter))
             seconds += delays[-1]
         return delays[1:]
 
@@ -550,16 +561,13 @@ def test_hour_of_an_outage_makes_as_many_requests_as_the_page_says():
     assert all(30 <= delay <= 60 for hour in hours for delay in hour[8:])
 
 
-EMITTER = Emitter("collector.example.com", flush_on_exit=False)
-
-
 def test_figures_of_the_page_are_those_of_the_library():
     """Defaults that the page names are what they are in the code."""
     page = text_of(PAGE)
-    store = InMemoryEventStore()
+    store, emitter = InMemoryEventStore(), Emitter("collector.example.com")
     of_stores = [inspect.signature(kind.__init__).parameters for kind in (SQLiteEventStore, RedisEventStore)]
 
-    assert (store.buffer_capacity, EMITTER.max_request_bytes, EMITTER.batch_size) == (10_000, 900_000, 10)
+    assert (store.buffer_capacity, emitter.max_request_bytes, emitter.batch_size) == (10_000, 900_000, 10)
     assert "takes 10,000 events" in page
     assert "2.7\n  events per second" in page
     assert int(3600 * 2.7) < store.buffer_capacity < int(3600 * 2.8)
