@@ -8,7 +8,7 @@ from typing_extensions import Protocol
 
 from ._retry import NO_RESPONSE, TOO_LARGE
 from ._transport import Status, status_of
-from ._wire import MAX_GET_URL_CHARACTERS, cut_post_request, query_characters
+from ._wire import MAX_GET_URL_CHARACTERS, adapt, cut_post_request, query_characters
 from .typing import PayloadDict, PayloadDictList
 
 __all__ = ["Outcome", "Sender", "deliver"]
@@ -66,7 +66,11 @@ def deliver(batch: PayloadDictList, sender: Sender, outcome: Outcome) -> None:
         sender: Makes the requests.
         outcome: Filled step by step, so that it tells the truth even if something interrupts the sending.
     """
-    send = _deliver_by_post if sender.method == "post" else _deliver_by_get
+    # Looked up once: the application may change it meanwhile.
+    method = sender.method
+    for payload in batch:
+        adapt(payload, method)
+    send = _deliver_by_post if method == "post" else _deliver_by_get
     send(batch, sender, outcome)
 
 

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 from urllib.parse import urlsplit
 
 import requests
@@ -10,7 +10,7 @@ import requests
 from ._settings import choice, port_number
 from ._shown import shown
 
-__all__ = ["METHODS", "PROTOCOLS", "collector_uri"]
+__all__ = ["METHODS", "PROTOCOLS", "collector_uri", "uris_by_method"]
 
 PROTOCOLS = {"http", "https"}
 METHODS = {"get", "post"}
@@ -50,6 +50,22 @@ def collector_uri(endpoint: Any, protocol: Any, port: Any, method: Any) -> str:
     uri = f"{scheme}://{credentials}{host}{'' if port is None else f':{port}'}{path.rstrip('/')}{_PATHS[method]}"
     _check_can_be_requested(endpoint, uri)
     return uri
+
+
+def uris_by_method(uri: Any, method: str) -> Dict[str, str]:
+    """Tell where each method sends to, from the URL of one of them.
+
+    A URL that does not end with the collector's route for its method is the application's own, and serves both.
+
+    Raises:
+        TypeError: The URL is no string.
+    """
+    if not isinstance(uri, str):
+        raise TypeError(f"endpoint must be a string, got {shown(uri)}")
+    route = _PATHS[method]
+    if not uri.endswith(route):
+        return dict.fromkeys(_PATHS, uri)
+    return {other: uri[: -len(route)] + path for other, path in _PATHS.items()}
 
 
 def _split_scheme(endpoint: str, default: str) -> Tuple[str, str]:

@@ -55,8 +55,9 @@ class Ledger:
 
     `lock` guards everything here and the store itself, whose methods are called with it held, as their contract says.
     Nobody logs or calls back under it. `changed` is notified when payloads are settled or come back. The lock is
-    reentrant, so that a signal handler which tracks an event cannot deadlock with the code that it interrupted. No
-    comprehension runs under it: CPython 3.13 leaves the lock taken if Ctrl-C comes at the end of a loop in one.
+    reentrant, so that a signal handler which tracks an event cannot deadlock with the code that it interrupted. No loop
+    with a condition at its end stands in a block that takes it, nor a comprehension with one: there, from CPython 3.12
+    on, Ctrl-C may leave the lock taken.
 
     So a handler may come between any two steps, and may end them by an exception, as Ctrl-C does. Therefore nothing is
     called between reading a figure and changing it; what is counted and what is noted in one line belongs together; a

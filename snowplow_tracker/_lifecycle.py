@@ -94,15 +94,19 @@ class Lifecycle:
         try:
             # First each gets its share, so that a collector that hangs costs only its own emitter; then what is left.
             for _ in range(2):
-                unfinished = [
-                    emitter
-                    for position, emitter in enumerate(unfinished)
-                    if not _flush_at_exit(emitter, self._seconds_left() / (len(unfinished) - position))
-                ]
+                unfinished = self._flush_each(unfinished)
             reason = f"the interpreter exits, and {EXIT_SECONDS:g} s were not enough"
         finally:
             for emitter in unfinished:
                 emitter._give_up(reason)
+
+    def _flush_each(self, emitters: List[_Member]) -> List[_Member]:
+        """Flush emitters, each within its share of the time; return those that are not finished."""
+        return [
+            emitter
+            for position, emitter in enumerate(emitters)
+            if not _flush_at_exit(emitter, self._seconds_left() / (len(emitters) - position))
+        ]
 
     def after_fork_in_child(self) -> None:
         """Have all emitters begin anew in a forked child."""

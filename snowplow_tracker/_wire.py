@@ -14,6 +14,7 @@ __all__ = [
     "MAX_GET_URL_CHARACTERS",
     "PAYLOAD_DATA_SCHEMA",
     "PostRequest",
+    "adapt",
     "cut_post_request",
     "estimated_bytes",
     "fitting_count",
@@ -37,7 +38,8 @@ _STM_IN_QUERY = len("&stm=1234567890123")
 # ASCII only: no proxy and no `http_post` override can misread it. NaN is no JSON, and would spoil the whole request.
 _encode: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":"), default=str, allow_nan=False).encode
 
-_PLAIN = {str, int, float}
+_NUMBERS = {int, float}
+_PLAIN = {str, *_NUMBERS}
 
 # What these, and subclasses such as enums, print of themselves is not their value.
 _TEXT_OF: Dict[type, Callable[[Any], str]] = {
@@ -85,6 +87,23 @@ def wire_payload(payload: PayloadDict, method: Method) -> PayloadDict:
         if value is not None
     }
     return wire if method == "post" else {_utf8(name): _utf8(value) for name, value in wire.items()}
+
+
+def adapt(payload: PayloadDict, method: Method) -> None:
+    """Give a payload, in place, the values of this method: it may have been accepted for the other one.
+
+    So it is after an emitter's method was changed, and in a store that emitters of both methods use.
+    """
+    if method == "post" and _NUMBERS.isdisjoint(map(type, payload.values())):
+        return  # as it is nearly always, and told in C
+    for name, value in list(payload.items()):
+        if method == "get":
+            if type(value) is str:
+                payload[name] = _utf8(value)
+            if type(name) is str and _utf8(name) != name:
+                payload[_utf8(name)] = payload.pop(name)
+        elif type(value) in _NUMBERS:
+            payload[name] = _text(name, value)
 
 
 def query_string(payload: PayloadDict) -> str:

@@ -137,7 +137,9 @@ class WorkerPool:
             return True
         with self._lock:
             self._threads = list(filter(lambda thread: thread.is_alive(), self._threads))
-            while len(self._threads) < thread_count:
+            while True:
+                if len(self._threads) >= thread_count:
+                    break
                 self._started += 1
                 name = f"{self._name}-{self._started}"
                 thread = threading.Thread(target=self._work_off, args=(self._shift,), name=name, daemon=True)
@@ -166,7 +168,9 @@ class WorkerPool:
         tasks = self.queue
         while True:
             with tasks.not_empty:
-                while shift is self._shift and not tasks.qsize():
+                while True:
+                    if shift is not self._shift or tasks.qsize():
+                        break
                     tasks.not_empty.wait()
                 # What waits when a shift ends is done by it, unless there is a next one.
                 if shift is not self._shift and (self._threads or not tasks.qsize()):

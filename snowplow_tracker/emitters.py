@@ -12,7 +12,7 @@ import requests
 from typing_extensions import Self
 
 from ._delivery import Outcome, deliver
-from ._endpoint import METHODS, PROTOCOLS, collector_uri
+from ._endpoint import METHODS, PROTOCOLS, collector_uri, uris_by_method
 from ._flush_timer import FlushTimer
 from ._ledger import Claim, HandOutError, Ledger, knows_limit
 from ._lifecycle import lifecycle
@@ -173,7 +173,6 @@ class Emitter(EmitterProtocol):
     and the backoff. No request, no callback and no log line happens while it is held.
 
     Attributes:
-        endpoint: The URL that requests go to.
         retry_delay: The current backoff in seconds; 0 while the collector answers.
         retry_timer: Flushes at the end of a backoff.
         timer: Flushes at intervals.
@@ -226,8 +225,9 @@ class Emitter(EmitterProtocol):
             TypeError: An argument has a wrong type.
             ValueError: An argument has a wrong value.
         """
-        self.endpoint = self.as_collector_uri(endpoint, protocol, port, method)
+        uri = self.as_collector_uri(endpoint, protocol, port, method)
         self.method = method
+        self.endpoint = uri
         batch_size = _batch_size(batch_size, buffer_size)
         self.batch_size = (DEFAULT_MAX_LENGTH if method == "post" else 1) if batch_size is None else batch_size
         self.on_success = on_success
@@ -250,6 +250,7 @@ class Emitter(EmitterProtocol):
         self._ledger = Ledger(
             check_event_store("event_store", event_store) if self._own_store is None else self._own_store
         )
+        self._measured_method: Any = None
         self._sessions = SessionPool()
         self._workers = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
@@ -269,6 +270,15 @@ class Emitter(EmitterProtocol):
             ValueError: An argument has a wrong value, or the endpoint and the port disagree.
         """
         return collector_uri(endpoint, protocol, port, method)
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that requests go to by the present `method`. One that is assigned is used as it is."""
+        return self._uris[self.method]
+
+    @endpoint.setter
+    def endpoint(self, uri: str) -> None:
+        self._uris = uris_by_method(uri, self.method)
 
     @property
     def buffer_capacity(self) -> Optional[int]:
@@ -320,7 +330,7 @@ class Emitter(EmitterProtocol):
             TypeError: The payload is no dict, or a value in it cannot be encoded.
         """
         accepted = wire_payload(payload, self.method)
-        if self.byte_limit is not None and self._ledger.measure is None:
+        if self.byte_limit is not None and self._measured_method != self.method:
             self._measure_from_now_on()
 
         refusal = self._ledger.add(accepted, self.buffer_capacity)
@@ -463,7 +473,7 @@ class Emitter(EmitterProtocol):
         requester = requester_for(self.session, requests, self._sessions)
         try:
             response = requester.post(
-                self.endpoint,
+                self._uris["post"],
                 data=data,
                 headers={"Content-Type": "application/json; charset=utf-8"},
                 timeout=self._timeout(),
@@ -480,7 +490,7 @@ class Emitter(EmitterProtocol):
         """
         requester = requester_for(self.session, requests, self._sessions)
         try:
-            response = requester.get(self.endpoint, params=payload, timeout=self._timeout())
+            response = requester.get(self._uris["get"], params=payload, timeout=self._timeout())
         except requests.RequestException as error:
             return Status.no_response(error)
         return status_of(response)
@@ -932,7 +942,9 @@ class Emitter(EmitterProtocol):
     def _wait_for_hand_outs(self, last: int) -> None:
         # Not `with changed`, which is not one step, so that Ctrl-C in it would leave the lock taken for ever.
         with self._ledger.lock:
-            while not self._ledger.is_settled(last) and not self._is_time_up():
+            while True:
+                if self._ledger.is_settled(last) or self._is_time_up():
+                    return
                 self._ledger.changed.wait(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> float:
@@ -948,7 +960,9 @@ class Emitter(EmitterProtocol):
             was_in_vain: Whether the last flush settled nothing; then another one at once would do no better.
         """
         with self._ledger.lock:
-            while not self._is_time_up() and not self._is_all_out():
+            while True:
+                if self._is_time_up() or self._is_all_out():
+                    return
                 if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
                     return
                 left = max(0.0, deadline - time.monotonic())
@@ -975,8 +989,9 @@ class Emitter(EmitterProtocol):
         return timeout if deadline is None else within(timeout, max(0.01, deadline - time.monotonic()))
 
     def _measure_from_now_on(self) -> None:
+        self._measured_method = method = self.method
         # Not a bound method: it would keep the emitter alive.
-        self._ledger.measure = functools.partial(wire_bytes, method=self.method)
+        self._ledger.measure = functools.partial(wire_bytes, method=method)
         self._ledger.count_again()
 
     def _hand_over(self) -> bool:
@@ -1197,7 +1212,10 @@ class AsyncEmitter(Emitter):
     def _wait_for_tasks(self) -> None:
         tasks = self._workers.queue
         with tasks.mutex:
-            while tasks.unfinished_tasks and not self._is_time_up() and self._workers.keep_running(self.thread_count):
+            while True:
+                is_over = not tasks.unfinished_tasks or self._is_time_up()
+                if is_over or not self._workers.keep_running(self.thread_count):
+                    return
                 tasks.all_tasks_done.wait(self._seconds_to_wait())
 
     def _must_not_wait(self) -> bool:

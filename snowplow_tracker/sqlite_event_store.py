@@ -262,8 +262,11 @@ class SQLiteEventStore(EventStore):
                 return self._file.run(functools.partial(self._in_file, operation))
             finally:
                 self._is_busy = False
-                while self._interrupting:
-                    _do_late(self._interrupting.popleft())
+                self._do_what_interrupted()
+
+    def _do_what_interrupted(self) -> None:
+        while self._interrupting:
+            _do_late(self._interrupting.popleft())
 
     def _in_file(self, operation: "Callable[[sqlite3.Connection], _T]", connection: "sqlite3.Connection") -> _T:
         if self._key != self._file.key:

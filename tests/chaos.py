@@ -33,14 +33,17 @@ LOCATIONS = (
     "http://[",
     "gopher://127.0.0.1/",
 )
+# One in so many is reset before its body was read.
+RESETS = (True,) + 19 * (False,)
 COOKIE = b"Set-Cookie: sp=the-same-for-all; Path=/\r\n"
 
 # Marks in the bytes of an answer: wait for a moment here; keep the connection after all of it.
 PAUSE = b"<pause>"
 KEEP = b"<keep>"
 PAUSE_SECONDS = 0.01
-# Longer than the timeout of a request in the tests.
+# Longer than the timeout of a request in the tests, and as many pauses as make a whole request take too long.
 STALL = 40 * PAUSE
+DRIPS = 80
 
 
 class Manner(NamedTuple):
@@ -80,6 +83,9 @@ MANNERS = {
     "slow body": Manner(lambda line, headers, body: _complete(line, headers, PAUSE.join([body] * 4)) + KEEP),
     "chunked": Manner(_with(b"Transfer-Encoding: chunked", b"2\r\nok\r\n0\r\n\r\n" + KEEP)),
     "closed": Manner(_complete),
+    "dripped body": Manner(
+        lambda line, headers, body: _complete(line, headers, PAUSE.join(DRIPS * [b"o"])),
+    ),
     "announced close": Manner(lambda line, headers, body: _complete(line, headers + b"Connection: close\r\n", body)),
     "until the end": Manner(_answer),
     "continue": Manner(lambda *parts: b"HTTP/1.1 100 Continue\r\n\r\n" * 3 + _complete(*parts) + KEEP),
@@ -91,6 +97,9 @@ MANNERS = {
     "odd length": Manner(_with(b"Content-Length: many", b"ok"), "body"),
     "not gzip": Manner(_with(b"Content-Encoding: gzip", b"ok"), "body"),
     "reset": RESET,
+    "dripped headers": Manner(
+        lambda line, headers, body: PAUSE.join([line + b"\r\nX: ", *DRIPS * [b"x"], b"\r\n\r\n"]), "status"
+    ),
     "stalled": Manner(lambda *parts: STALL + _complete(*parts), "status"),
     "stalled headers": Manner(lambda line, headers, body: line + STALL + b"\r\n\r\n", "status"),
     "cut status": Manner(lambda line, headers, body: line[: len("HTTP/1.1 2")], "status"),
@@ -121,11 +130,10 @@ class ChaoticCollector(LocalCollector):
         hidden: How many times of these its client may not have learnt about it, and has to send the event again.
         cookies: What clients sent back.
         odd_answers: How many were drawn at random.
+        untried: Manners and status codes that were not drawn yet.
     """
 
-    def __init__(
-        self, seed: int, *, tls: bool, sanity: float, reads_bodies: bool, max_body_bytes: Optional[int] = None
-    ) -> None:
+    def __init__(self, seed: int, *, tls: bool, sanity: float, reads_bodies: bool, max_bytes: Optional[int]) -> None:
         """Describe a collector.
 
         Args:
@@ -133,7 +141,7 @@ class ChaoticCollector(LocalCollector):
             tls: Speak HTTPS.
             sanity: The share of requests that are taken, and answered as they should be.
             reads_bodies: Whether its client insists on a proper body, as a `requests.Session` does.
-            max_body_bytes: What is longer gets status 413.
+            max_bytes: A longer body or query gets status 413.
         """
         super().__init__(tls=tls)
         self.replies: List[Tuple[List[str], int]] = []
@@ -141,13 +149,17 @@ class ChaoticCollector(LocalCollector):
         self.hidden: Dict[str, int] = defaultdict(int)
         self.cookies: List[str] = []
         self.odd_answers = 0
+        self.untried: Set[Any] = {"reset before the body", *ACCEPTED, *TO_RETRY, *REDIRECTS, *REJECTED}
+        if max_bytes is not None:
+            self.untried.add(413)
         self._random = random.Random(seed)
         self._sanity = sanity
-        self._max_body_bytes = max_body_bytes
+        self._max_bytes = max_bytes
         self._hiding = ("status", "body") if reads_bodies else ("status",)
         # A session of the application's keeps a connection in which an answer is still to come.
         kept = [manner for name, manner in MANNERS.items() if not (reads_bodies and name == "early hints")]
         self._manners = len(kept) // 2 * [PLAIN] + kept
+        self.untried.update(kept)
         self._packs: Dict[int, List[Any]] = {}
         # By the serial number of the connection: whether it is spoilt, and the events whose answer is on the way.
         self._spoilt: Set[int] = set()
@@ -162,7 +174,7 @@ class ChaoticCollector(LocalCollector):
     def heal(self) -> None:
         """Behave from now on."""
         with self._arrival:
-            self._sanity, self._max_body_bytes = 1.0, None
+            self._sanity, self._max_bytes = 1.0, None
 
     def has_answered(self, connection: int) -> None:
         """Note that all of an answer is on its way: its client will know that the events were accepted."""
@@ -174,12 +186,14 @@ class ChaoticCollector(LocalCollector):
         with self._arrival:
             if "cookie" in request.headers:
                 self.cookies.append(request.headers["cookie"])
-            is_refused = self._random.random() > self._sanity and self._random.random() < 0.05
+            is_refused = self._random.random() > self._sanity and self._next_of(RESETS)
+            if is_refused:
+                self.untried.discard("reset before the body")
         return Answer(reset="before_body") if is_refused else None
 
     def _collect(self, request: Any, payloads: Any) -> Answer:
         eids = [payload["eid"] for payload in payloads]
-        size = len(request.body())
+        size = len(request.body()) + len(request.query_string)
         with self._arrival:
             status, headers, manner = self._draw(request, size)
             self.replies.append((eids, status))
@@ -192,18 +206,21 @@ class ChaoticCollector(LocalCollector):
         return Answer(raw=manner.script(b"HTTP/1.1 %d Whatever" % status, headers, b"ok"))
 
     def _draw(self, request: Any, size: int) -> Tuple[int, bytes, Manner]:
-        if self._max_body_bytes is not None and size > self._max_body_bytes:
+        if self._max_bytes is not None and size > self._max_bytes:
+            self.untried.discard(413)
             return 413, b"", PLAIN
         if self._random.random() < self._sanity:
             return 200, COOKIE, PLAIN
         self.odd_answers += 1
         manner = self._next_of(self._manners)
         kind = self._next_of(KINDS)
+        status, headers = self._next_of(kind), COOKIE
         if kind is REDIRECTS:
-            return self._next_of(REDIRECTS), self._draw_location(request), manner
-        if kind is TO_RETRY:
-            return self._next_of(TO_RETRY), self._next_of(RETRY_AFTER) + COOKIE, manner
-        return self._next_of(kind), COOKIE, manner
+            headers = self._draw_location(request)
+        elif kind is TO_RETRY:
+            headers += self._next_of(RETRY_AFTER)
+        self.untried -= {status, manner}
+        return status, headers, manner
 
     def _draw_location(self, request: Any) -> bytes:
         query = f"?{urlencode(request.query)}" if request.query else ""

@@ -39,8 +39,8 @@ LAYERS: Dict[str, List[str]] = {
         "snowplow",
     ],
     "6 what users test and try with": [
-        "testing._collected",
-        "testing._containment testing._enriched testing._http_server testing._iglu",
+        "testing._changes testing._collected",
+        "testing._containment testing._enriched testing._http_server testing._iglu testing._recent",
         "testing._expectation testing._pipeline testing._readable",
         "testing._event_log testing._failure_messages",
         "testing._assertions testing._micro",

@@ -667,6 +667,11 @@ def test_bad_event_is_shown_whatever_it_is(event, label):
         ({"event_type": "pv"}, ValueError, "event_type must be one of page_view, .*, got 'pv'"),
         ({"schema": 1}, TypeError, "schema must be a string, got 1"),
         ({"schema": "com.acme/sale"}, ValueError, "schema must be like iglu:.*, got 'com.acme/sale'"),
+        (
+            {"schema": "iglu:com.acme/sale/jsonschema/0-0-1"},
+            ValueError,
+            "schema must be like iglu:.*, got 'iglu:com.acme/sale/jsonschema/0-0-1'",
+        ),
         ({"contexts": USER}, TypeError, "contexts must be a list, got 'iglu:"),
         ({"contexts": {"schema": USER}}, TypeError, "contexts must be a list, got {"),
         ({"contexts": [USER, 1]}, TypeError, r"contexts\[1\] must be a schema, a dict or a SelfDescribingJson, got 1"),

@@ -493,10 +493,25 @@ def test_payload_without_a_text_holds_up_no_other(method):
     assert outcome.rejection.startswith("they cannot be encoded")
 
 
-@pytest.mark.parametrize("value", ["\ud800", ["\ud800"]], ids=ascii)
-def test_lone_surrogate_in_a_query_is_rejected(value):
-    """No URL holds it, so a retry would be in vain."""
+def test_lone_surrogate_in_a_query_becomes_a_question_mark():
+    """No URL holds it, and it may have been accepted for POST, or have waited in a store for another emitter."""
+    sender, payload = FakeSender("get"), {"eid": "a", "x": "b\ud800c", "y\udfff": 1}
+
+    assert fates(delivery(sender, [payload])) == ("a", "", "")
+    assert payload == {"eid": "a", "x": "b?c", "y?": 1, "stm": "1700000000000"}
+
+
+def test_lone_surrogate_deep_in_a_value_is_rejected():
+    """Only what an application passes itself has it there. A retry would be in vain."""
     sender = FakeSender("get")
 
-    assert fates(delivery(sender, [{"eid": "a", "x": value}])) == ("", "a", "")
+    assert fates(delivery(sender, [{"eid": "a", "x": ["\ud800"]}])) == ("", "a", "")
     assert sender.sent == []
+
+
+def test_numbers_become_text_in_a_post():
+    """Its schema has nothing else; they may have been accepted for GET."""
+    sender, payload = FakeSender("post"), {"eid": "a", "x": 1, "y": 2.5, "z": float("nan")}
+
+    assert fates(delivery(sender, [payload])) == ("a", "", "")
+    assert payload == {"eid": "a", "x": "1", "y": "2.5", "z": "nan", "stm": "1700000000000"}

@@ -119,6 +119,20 @@ def test_byte_limit_may_be_set_later():
     assert len(json.loads(sent[0])["data"]) == 4
 
 
+def test_byte_limit_counts_anew_when_the_method_changes():
+    """What waits is measured as it will leave."""
+    emitter = Emitter("collector.example.com", batch_size=100, byte_limit=880)
+    sent = []
+    emitter.http_get = lambda payload: sent.append(payload["eid"]) or 200
+    # Six bytes a character in JSON, and nine in a URL.
+    emitter.input({"eid": "0", "se_la": "漢" * 100})
+
+    emitter.method = "get"
+    emitter.input({"eid": "1"})
+
+    assert sent == ["0", "1"]
+
+
 def test_batch_size_may_be_changed_at_any_time(collector):
     """The next payload is measured by the new size."""
     emitter = Emitter(collector.url)

@@ -55,7 +55,19 @@ SETTINGS = {
     "request_timeout": [None, 3, (1, 2), (None, 5)],
 }
 SETTINGS_AND_VALUES = [(name, value) for name, values in SETTINGS.items() for value in values]
-BEHAVIOURS = ["absent", "quiet", "raise", "track", "flush", "track and flush", "sync_flush", "async_flush", "close"]
+BEHAVIOURS = [
+    "absent",
+    "quiet",
+    "raise",
+    "track",
+    "flush",
+    "track and flush",
+    "sync_flush",
+    "async_flush",
+    "change the method",
+    "close",
+]
+PATHS = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +80,7 @@ class Answer:
         detail: What else belongs to the kind.
         seconds: How long it takes, through a session.
         tracked: How many payloads another thread tracks meanwhile.
+        changes_method: Whether another thread changes the emitter's method meanwhile.
     """
 
     kind: str
@@ -75,6 +88,7 @@ class Answer:
     detail: Any = None
     seconds: float = 0
     tracked: int = 0
+    changes_method: bool = False
 
     def status(self, method: str) -> int:
         """What counts, by the contract."""
@@ -130,10 +144,11 @@ plain_answers = st.one_of(
     st.builds(Answer, st.just("nonsense"), detail=st.sampled_from(NONSENSE)),
 )
 eventful_answers = st.builds(
-    lambda answer, seconds, tracked: Answer(answer.kind, answer.code, answer.detail, seconds, tracked),
+    lambda answer, *meanwhile: Answer(answer.kind, answer.code, answer.detail, *meanwhile),
     plain_answers,
     st.sampled_from([0, 0, 1, 8, 40]),
     st.sampled_from([0, 0, 1, 3]),
+    st.booleans(),
 )
 answers = plain_answers | eventful_answers | st.just(Answer("interrupt"))
 
@@ -266,6 +281,7 @@ class Send:
     """One call of `send_events`, as the contract wants it to go.
 
     Attributes:
+        method: That of all its requests, whatever the emitter's becomes meanwhile.
         parts: Payloads without an answer: a request carries the first of the first part. All are one part until a 413.
         is_over: A failed request has ended it.
         delivered, rejected, failed: Payloads by the answer of their request.
@@ -279,6 +295,7 @@ class Send:
 
     batch: List[dict]
     backoffs: int
+    method: str
     parts: List[List[dict]] = field(default_factory=list)
     is_over: bool = False
     is_interrupted: bool = False
@@ -309,7 +326,7 @@ class Send:
 
 def is_unencodable(payload: dict) -> bool:
     """Tell what only `send_events` may be given: no JSON can hold it, or no URL."""
-    return "itself" in payload or payload.get("url") == "\ud800"
+    return "itself" in payload or payload.get("url") == ["\ud800"]
 
 
 def without(payloads: List[dict], others: List[dict]) -> List[dict]:
@@ -363,10 +380,10 @@ class WatchedEmitter(Emitter):
             super().send_events(evts)
 
     def http_post(self, data: str) -> Any:
-        return super().http_post(data) if self.session else self.machine.exchange(data)
+        return super().http_post(data) if self.session else self.machine.exchange("post", data)
 
     def http_get(self, payload: dict) -> Any:
-        return super().http_get(payload) if self.session else self.machine.exchange(payload)
+        return super().http_get(payload) if self.session else self.machine.exchange("get", payload)
 
 
 class EmitterMachine(RuleBasedStateMachine):
@@ -390,6 +407,7 @@ class EmitterMachine(RuleBasedStateMachine):
         self.problems: List[str] = []
         self.numbers = itertools.count()
         self.known: List[dict] = []
+        self.texts: Dict[int, Dict[str, str]] = {}
         self.turns: Dict[int, int] = {}
         self.waiting: List[dict] = []
         self.held_back: Dict[int, int] = {}
@@ -415,7 +433,7 @@ class EmitterMachine(RuleBasedStateMachine):
 
         store = WatchedStore()
         store.machine = self
-        session = SimpleNamespace(post=self.post, get=self.get) if through_session else None
+        session = self.session() if through_session else None
         self.emitter = emitter = WatchedEmitter(
             "collector.example.com",
             method=self.method,
@@ -459,7 +477,7 @@ class EmitterMachine(RuleBasedStateMachine):
     def send_directly(self, text, count, is_unencodable):
         batch = [{"eid": str(next(self.numbers)), "ue_pr": text.replace("\ud800", "?")} for _ in range(count)]
         if is_unencodable and batch:
-            batch[0].update({"url": "\ud800"} if self.method == "get" else {"itself": batch[0]})
+            batch[0].update({"url": ["\ud800"]} if self.emitter.method == "get" else {"itself": batch[0]})
         with self.interruptible():
             self.emitter.send_events(tuple(batch))
 
@@ -478,6 +496,14 @@ class EmitterMachine(RuleBasedStateMachine):
     @rule(setting=st.sampled_from(SETTINGS_AND_VALUES))
     def reassign(self, setting):
         setattr(self.emitter, *setting)
+
+    @rule()
+    def change_method(self):
+        self.emitter.method = "post" if self.emitter.method == "get" else "get"
+
+    @rule(is_given=st.booleans())
+    def reassign_session(self, is_given):
+        self.emitter.session = self.session() if is_given else None
 
     @rule(name=st.sampled_from(["on_success", "on_failure"]), behaviour=st.sampled_from(BEHAVIOURS))
     def reassign_callback(self, name, behaviour):
@@ -541,8 +567,8 @@ class EmitterMachine(RuleBasedStateMachine):
         # Two in a row may be equal, and are not the same.
         payload = {"e": "pv", "eid": str(number // 2), "ue_pr": text, "n": 7, "yes": True, "no": None, "dtm": dtm}
         expected = {name: value for name, value in payload.items() if value is not None}
-        expected.update({"yes": "true", "n": "7"} if self.method == "post" else {"yes": "true"})
-        if self.method == "get":
+        expected.update({"yes": "true", "n": "7"} if self.emitter.method == "post" else {"yes": "true"})
+        if self.emitter.method == "get":
             expected["ue_pr"] = text.replace("\ud800", "?")
 
         is_accepted = not self.is_closed and len(self.waiting) + self.in_flight() < self.capacity()
@@ -646,6 +672,8 @@ class EmitterMachine(RuleBasedStateMachine):
             self.sync_flush(1 if self.in_flight() else None)
         elif behaviour == "async_flush":
             self.async_flush()
+        elif behaviour == "change the method":
+            self.change_method()
         elif behaviour == "close":
             self.close(0)
         elif behaviour == "raise":
@@ -656,7 +684,7 @@ class EmitterMachine(RuleBasedStateMachine):
     def accept(self, payload: dict) -> None:
         self.expect(payload == self.expected, f"accepted {payload}, not {self.expected}")
         self.accepted += 1
-        self.known.append(payload)
+        self.remember([payload])
         self.turns[id(payload)] = self.accepted
         self.waiting.append(payload)
 
@@ -679,11 +707,15 @@ class EmitterMachine(RuleBasedStateMachine):
         handed_out = self.handed_out.pop(get_ident(), None)
         if handed_out is None:
             self.accepted += len(batch)
+            self.remember(batch)
         else:
             self.expect(identities(batch) == identities(handed_out), "sends something else than was handed out")
-        self.known.extend(batch)
         send = Send(
-            list(batch), self.backoffs, parts=[list(batch)], unsettled={id(payload): payload for payload in batch}
+            list(batch),
+            self.backoffs,
+            self.emitter.method,
+            parts=[list(batch)],
+            unsettled={id(payload): payload for payload in batch},
         )
         stack.append(send)
         try:
@@ -702,20 +734,30 @@ class EmitterMachine(RuleBasedStateMachine):
                 expected = [("on_failure", 0, identities(send.lost))] if is_told else []
             self.expect(send.told == expected, f"callbacks were told {send.told}")
 
+    def remember(self, batch: Any) -> None:
+        self.known.extend(batch)
+        self.texts.update((id(payload), texts_of(payload)) for payload in batch if not is_unencodable(payload))
+
+    def session(self) -> Any:
+        return SimpleNamespace(post=self.post, get=self.get)
+
     def post(self, url: str, **arguments: Any) -> Any:
+        self.expect(url.endswith(PATHS["post"]), f"a POST to {url}")
         self.expect(set(arguments) == {"data", "headers", "timeout"}, f"session.post was given {arguments}")
-        return self.exchange(arguments["data"], arguments["timeout"])
+        return self.exchange("post", arguments["data"], arguments["timeout"])
 
     def get(self, url: str, **arguments: Any) -> Any:
+        self.expect(url.endswith(PATHS["get"]), f"a GET of {url}")
         self.expect(set(arguments) == {"params", "timeout"}, f"session.get was given {arguments}")
-        return self.exchange(arguments["params"], arguments["timeout"])
+        return self.exchange("get", arguments["params"], arguments["timeout"])
 
-    def exchange(self, argument: Any, timeout: Any = None) -> Any:
+    def exchange(self, method: str, argument: Any, timeout: Any = None) -> Any:
         send = self.sends[get_ident()][-1]
+        self.expect(method == send.method, f"a request by {method} in a send by {send.method}")
         payloads = self.payloads_of(send, argument)
         self.tries.update(identities(payloads))
         self.check_books()
-        answer = self.next_answer(argument)
+        answer = self.next_answer(method, argument)
         seconds = answer.seconds or 0.2
         if timeout is not None:
             connect, read = timeout if isinstance(timeout, tuple) else (timeout, timeout)
@@ -728,12 +770,14 @@ class EmitterMachine(RuleBasedStateMachine):
                 seconds, answer = read, Answer("error", detail=requests.ReadTimeout)
         for _ in range(answer.tracked):
             self.aside(lambda: self.input("meanwhile"))
+        if answer.changes_method:
+            self.aside(self.change_method)
         CLOCK.sleep(seconds)
         self.judge(send, payloads, answer)
-        return answer.given(self.method, CLOCK.time())
+        return answer.given(method, CLOCK.time())
 
-    def next_answer(self, argument: Any) -> Answer:
-        if self.size_limit is not None and self.method == "post" and len(argument) > self.size_limit:
+    def next_answer(self, method: str, argument: Any) -> Answer:
+        if self.size_limit is not None and method == "post" and len(argument) > self.size_limit:
             return Answer("status", 413)
         answer = self.script.popleft() if self.script else self.mood
         if answer.kind != "interrupt":
@@ -749,12 +793,17 @@ class EmitterMachine(RuleBasedStateMachine):
         self.expect(not send.is_over and any(send.parts), f"one request too many: {argument}")
         now = int(CLOCK.time() * 1000)
         has_passed_over = send.pass_over_unencodable()
-        if self.method == "get":
+        if send.method == "get":
             payload = send.parts[0][0]
+            self.expect(texts_of(payload) == self.texts[id(payload)], f"changed on its way: {argument}")
+            self.expect("\ud800" not in "".join(map(str, payload.values())), f"no URL holds {argument}")
             self.expect(argument is payload and payload["stm"] == sent_at(payload, now), f"wrong request: {argument}")
             return [payload]
         part, limit, entries = send.parts[0], self.emitter.max_request_bytes, json.loads(argument)["data"]
         payloads, rest = part[: len(entries)], part[len(entries) :]
+        for payload in payloads:
+            self.expect(texts_of(payload) == self.texts[id(payload)], f"changed on its way: {payload}")
+            self.expect({str} == set(map(type, payload.values())), f"not all of it is text: {payload}")
         self.expect(entries and entries == payloads, f"wrong payloads or order: {argument}")
         self.expect(argument == ENVELOPE % ",".join(map(compact, entries)), f"not compact ASCII: {argument}")
         self.expect(all(entry["stm"] == sent_at(entry, now) for entry in entries), f"wrong stm: {argument}")
@@ -772,7 +821,7 @@ class EmitterMachine(RuleBasedStateMachine):
         if answer.kind == "interrupt":
             send.is_over = send.is_interrupted = True
             return
-        status = answer.status(self.method)
+        status = answer.status(send.method)
         self.requests += 1
         self.last_status = status
         should_retry = self.emitter.custom_retry_codes.get(status)
@@ -791,7 +840,7 @@ class EmitterMachine(RuleBasedStateMachine):
             send.failures_in_a_row += 1
             send.wish = answer.wish()
             is_sick = status == -1 or send.wish[1] > 0 or send.failures_in_a_row > 1
-            send.is_over = self.method == "post" or is_sick
+            send.is_over = send.method == "post" or is_sick
             self.failures += 1
             self.explicit[get_ident()] = False
             return
@@ -900,7 +949,7 @@ class EmitterMachine(RuleBasedStateMachine):
         if emitter.byte_limit is None:
             return False
         stamped = [dict({"stm": "1234567890123"}, **payload) for payload in waiting]
-        if self.method == "post":
+        if emitter.method == "post":
             size = len(ENVELOPE % ",".join(map(compact, stamped)))
         else:
             size = len("&".join(map(urlencode, stamped)))
@@ -967,6 +1016,11 @@ class GetMachine(EmitterMachine):
     method = "get"
 
 
+def texts_of(payload: dict) -> Dict[str, str]:
+    """What of a payload is the same by both methods, and in each attempt."""
+    return {name: str(value).replace("\ud800", "?") for name, value in payload.items() if name != "stm"}
+
+
 def compact(payload: dict) -> str:
     return json.dumps(payload, separators=(",", ":"))
 
@@ -998,7 +1052,7 @@ by_method = pytest.mark.parametrize("machine", [EmitterMachine, GetMachine], ids
 @by_method
 def test_emitter_keeps_the_contract_whatever_happens(virtual_time, machine):
     """After each step, all that an application can see is what the contract says."""
-    run_state_machine_as_test(machine, settings=settings(max_examples=30, stateful_step_count=40))
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=40))
 
 
 @pytest.mark.long

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from types import SimpleNamespace
 
 import pytest
 from support import eids, is_balanced, numbered, with_manual_timers
@@ -45,6 +46,86 @@ def test_flush_is_one_post_in_the_envelope(collector, emitter_class):
     assert eids(body["data"]) == [str(number) for number in range(25)]
     assert request.headers["content-type"] == "application/json; charset=utf-8"
     assert request.body.decode("ascii") == json.dumps(body, separators=(",", ":"))
+
+
+@both
+def test_method_may_be_changed_at_any_time(collector, emitter_class):
+    """What waits leaves by the new method: to its route, with the values that it needs."""
+    paths = {"post": "/com.snowplowanalytics.snowplow/tp2", "get": "/i"}
+    emitter = emitter_class(collector.url, batch_size=100)
+
+    endpoints = []
+    for method in ("get", "post", "get"):
+        emitter.input({"e": "pv", "n": 1, "page": f"before {method} \ud800"})
+        emitter.method = method
+        endpoints.append(emitter.endpoint)
+        emitter.input({"e": "pv", "n": 1, "page": f"after {method} \ud800"})
+        emitter.sync_flush()
+
+    assert endpoints == [collector.url + paths[method] for method in ("get", "post", "get")]
+    assert [(request.method, request.path) for request in collector.requests] == [
+        *2 * [("GET", paths["get"])],
+        ("POST", paths["post"]),
+        *2 * [("GET", paths["get"])],
+    ]
+    assert {payload["n"] for payload in collector.payloads} == {"1"}
+    assert [payload["page"] for payload in collector.payloads] == [
+        "before get ?",
+        "after get ?",
+        "before post ?",
+        "after post \ud800",
+        "before get ?",
+        "after get ?",
+    ]
+    assert emitter.stats().rejected == 0
+
+
+@both
+@pytest.mark.parametrize(("method", "other"), [("get", "post"), ("post", "get")])
+def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(collector, emitter_class, method, other):
+    """A batch leaves by one method, to the route of that."""
+    emitter = emitter_class(collector.url, method=method, batch_size=100, max_request_bytes=1)
+    send = getattr(emitter, f"http_{method}")
+    setattr(emitter, f"http_{method}", lambda payload: setattr(emitter, "method", other) or send(payload))
+
+    emitter.send_events(numbered(2))
+    sent(emitter, numbered(1))
+
+    assert [request.method.lower() for request in collector.requests] == [method, method, other]
+    assert emitter.stats().delivered == 3
+
+
+@both
+def test_endpoint_may_be_changed_at_any_time(emitter_class):
+    """A URL with the collector's route for one method tells that for the other, too; one's own URL serves both."""
+    uris = []
+    session = SimpleNamespace(
+        post=lambda uri, **arguments: uris.append(f"POST {uri}") or SimpleNamespace(status_code=200),
+        get=lambda uri, **arguments: uris.append(f"GET {uri}") or SimpleNamespace(status_code=200),
+    )
+    emitter = emitter_class("collector.invalid", batch_size=100, session=session)
+
+    for endpoint in (Emitter.as_collector_uri("other.invalid"), "https://own.invalid/i"):
+        emitter.method = "post"
+        emitter.endpoint = endpoint
+        sent(emitter, numbered(1))
+        emitter.method = "get"
+        sent(emitter, numbered(1))
+
+    assert uris == [
+        "POST https://other.invalid/com.snowplowanalytics.snowplow/tp2",
+        "GET https://other.invalid/i",
+        "POST https://own.invalid/i",
+        "GET https://own.invalid/i",
+    ]
+
+
+def test_endpoint_that_is_no_string_is_refused():
+    """A request to it would fail each time."""
+    emitter = Emitter("collector.example.com")
+
+    with pytest.raises(TypeError, match=r"^endpoint must be a string, got None"):
+        emitter.endpoint = None
 
 
 @both

@@ -7,6 +7,9 @@ import pytest
 
 from snowplow_tracker.testing import BadEvent, CollectedRequest, GoodEvent
 from snowplow_tracker.testing._event_log import EventLog
+from snowplow_tracker.testing._recent import Recent
+
+SALE = "iglu:com.acme/sale/jsonschema/1-0-0"
 
 
 class Judge:
@@ -25,13 +28,14 @@ class Judge:
         return [judged(payload, request) for payload in request.payloads]
 
 
-class ResettingList(list):
+class ResettingEvents(Recent):
     """Events that are kept, of a log that is reset as soon as one is."""
 
     def __init__(self, log):
+        super().__init__(None, 0)
         self._log = log
 
-    def extend(self, events):
+    def add(self, event, size_bytes):
         self._log._begin()
 
 
@@ -41,9 +45,9 @@ def judged(payload, request):
     return GoodEvent(payload, "page_view", "iglu:a/b/jsonschema/1-0-0", None, [], {}, request)
 
 
-def request(*event_ids, bad=False):
+def request(*event_ids, bad=False, body=b""):
     payloads = [{"eid": event_id, **({"bad": "1"} if bad else {})} for event_id in event_ids]
-    return CollectedRequest("POST", "/", {}, {}, b"", payloads, 200, 1, 0.0, 0.0)
+    return CollectedRequest("POST", "/", {}, {}, body, payloads, 200, 1, 0.0, 0.0)
 
 
 def ids(events):
@@ -97,6 +101,55 @@ def test_limited_log_does_not_let_requests_pile_up(judge, requests):
     assert (waiting_before, len(log._unjudged)) == (len(requests), 0)
 
 
+def test_limited_log_forgets_what_is_too_large(judge):
+    """Each event counts with its share in the request that it keeps in memory; counts go by all."""
+    log = EventLog(judge, max_events=1000)
+    for letter in "abcd":
+        log.add(request(f"{letter}1", f"{letter}2", body=bytes(50_000_000)))
+
+    assert (ids(log.good()), log.counts()) == (["b2", "c1", "c2", "d1", "d2"], (8, 0))
+
+
+def test_limited_log_does_not_let_large_requests_pile_up(judge):
+    """A few requests may be much as well."""
+    log = EventLog(judge, max_events=1000)
+    log.add(request("a", body=bytes(40_000_000)))
+    log.limit_backlog()
+    judged_before = list(judge.judged)
+
+    log.add(request("b", body=bytes(40_000_000)))
+    log.limit_backlog()
+
+    assert (judged_before, judge.judged) == ([], ["a", "b"])
+
+
+@pytest.mark.parametrize("bad", [False, True])
+def test_what_is_made_of_a_request_counts_as_well(bad):
+    """A small request may bring an event that is large, once it is decoded."""
+    large = ["x" * 40_000_000]
+
+    class Maker:
+        def judge_request(self, request):
+            if bad:
+                return [BadEvent(None, large, request)]
+            return [GoodEvent({}, "unstruct", SALE, large, [], {}, request)]
+
+    log = EventLog(Maker(), max_events=1000)
+    for _ in range(5):
+        log.add(request("a"))
+
+    assert (len(log.good()), len(log.bad())) == ((0, 3) if bad else (3, 0))
+
+
+def test_log_without_a_limit_keeps_all(judge):
+    """Where no number is given, size does not matter either."""
+    log = EventLog(judge)
+    for letter in "abc":
+        log.add(request(letter, body=bytes(70_000_000)))
+
+    assert ids(log.good()) == ["a", "b", "c"]
+
+
 def test_limited_log_leaves_a_few_requests_waiting(judge):
     """What is going to be kept anyway may as well wait."""
     log = EventLog(judge, max_events=2)
@@ -143,7 +196,7 @@ def test_reset_between_two_requests_ends_the_judging(judge):
     log = EventLog(judge)
     log.add(request("a"))
     log.add(request("b"))
-    log._kept = ResettingList(log)
+    log._kept = ResettingEvents(log)
 
     assert log.good() == []
     assert judge.judged == ["a"]

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 import pytest
 import requests
 
-from snowplow_tracker.testing import Answer, LocalCollector
+from snowplow_tracker.testing import Answer, LocalCollector, _http_server
 from snowplow_tracker.testing._http_server import HttpServer, bind
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the platform cannot fork")
@@ -160,6 +160,10 @@ def test_unknown_path_is_recorded_and_uses_up_no_answer(collector, session):
 
     (request,) = collector.requests
     assert response.status_code == request.status == 404
+    assert response.text == (
+        "there is nothing here, but at /com.snowplowanalytics.snowplow/tp2, /health, /i, /micro/all, /micro/bad,"
+        " /micro/good, /micro/reset, /micro/ui, /micro/ui/events\n"
+    )
     assert (request.path, request.payloads, json.loads(request.body)["data"]) == ("/elsewhere", [], [{"eid": "first"}])
     assert collector.payloads == []
     assert get(session, collector, "second").status_code == 503
@@ -483,10 +487,72 @@ def test_malformed_request_gets_400(collector, request_bytes):
     assert collector.requests == []
 
 
+def line_of(size):
+    return b"GET /i?".ljust(size - len(b" HTTP/1.1"), b"x") + b" HTTP/1.1"
+
+
+def headers_of(size):
+    return b"X: ".ljust(size - len(b"\r\n\r\n"), b"x") + b"\r\n\r\n"
+
+
+CHUNKED = b"POST /elsewhere HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "answer_line"),
+    [
+        (line_of(262_145) + b"\r\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (line_of(262_145) + b"\n\r\n", b"HTTP/1.1 400 Bad Request"),
+        (b"GET /i HTTP/1.1\r\n" + headers_of(65_537), b"HTTP/1.1 431 Request Header Fields Too Large"),
+        (b"GET /i HTTP/1.1\r\n" + b"X: x\r\n" * 20_000 + b"\r\n", b"HTTP/1.1 431 Request Header Fields Too Large"),
+        (CHUNKED + b"0\r\n" + headers_of(65_537), b"HTTP/1.1 431 Request Header Fields Too Large"),
+        (CHUNKED + b"1;".ljust(262_145, b"x") + b"\r\n", b"HTTP/1.1 400 Bad Request"),
+    ],
+    ids=["line", "line without a carriage return", "header", "headers", "trailers", "chunk"],
+)
+def test_request_that_would_fill_the_memory_is_turned_away(collector, request_bytes, answer_line):
+    """What is longer than any client needs is not kept; a client that sends all before it listens hears why."""
+    with connect(collector) as sock:
+        sock.sendall(request_bytes)
+        sock.sendall(b"x" * 20_000_000)
+        answer = read_to_end(sock)
+
+    assert answer.splitlines()[0] == answer_line
+    assert b"\r\nConnection: close\r\n" in answer
+    assert collector.requests == []
+
+
+def test_largest_head_is_read(collector, session):
+    """A line of exactly 262,144 bytes and headers of 65,536 are read; the line is still too long for an event."""
+    with connect(collector) as sock:
+        sock.sendall(b"GET /i HTTP/1.0\r\n" + headers_of(65_536))
+        taken = read_to_end(sock)
+    with connect(collector) as sock:
+        sock.sendall(line_of(262_144).replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n\r\n")
+        refused = read_to_end(sock)
+
+    assert (taken.split()[1], refused.split()[1]) == (b"200", b"400")
+    assert refused.endswith(b"a request line may have 20480 characters\n")
+    assert [request.status for request in collector.requests] == [200, 400]
+
+
+def test_silent_client_that_was_turned_away_does_not_hold_up_the_end(collector, monkeypatch):
+    """Closing the collector cuts the connection of a client that has its answer and does nothing about it."""
+    monkeypatch.setattr(_http_server, "_LINGER_SECONDS", 60)
+    with connect(collector) as sock:
+        sock.sendall(b"GET\r\n")
+        answer = read_to_end(sock)
+
+        collector.close()
+
+        assert not any(thread.name.startswith("local-collector") for thread in threading.enumerate())
+    assert answer.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     "request_bytes",
-    [b"GET /i HTTP/1.1\r\nHost", post_bytes(b"{}")[:-1]],
-    ids=["head", "body"],
+    [b"GET /i HTTP/1.1\r\nHost", post_bytes(b"{}")[:-1], CHUNKED + b"1"],
+    ids=["head", "body", "chunk"],
 )
 def test_half_a_request_is_not_recorded(collector, session, capfd, request_bytes):
     """A client that hangs up in the middle of its request uses up no answer, and nothing is said about it."""

@@ -12,7 +12,14 @@ import pytest
 import requests
 
 from snowplow_tracker import Emitter, PageView, SelfDescribing, SelfDescribingJson, StructuredEvent, Subject, Tracker
-from snowplow_tracker.testing import Answer, BadEvent, GoodEvent, LocalCollector
+from snowplow_tracker.testing import (
+    Answer,
+    BadEvent,
+    GoodEvent,
+    LocalCollector,
+    _event_log,
+    collector as collector_module,
+)
 from snowplow_tracker.testing._event_log import EventLog
 from snowplow_tracker.testing._http_server import MAX_BODY_BYTES
 from snowplow_tracker.testing._micro import MicroApi
@@ -711,15 +718,21 @@ def test_collector_keeps_as_much_as_it_is_told_to(session):
             collector.wait_for_requests(6, timeout=0)
 
 
-def test_requests_are_kept_as_long_as_their_payloads_are_few(session):
-    """Requests are bounded by the payloads in them; the newest is there in any case."""
-    with LocalCollector(max_events=5) as collector:
-        kept = []
-        for count in (2, 3, 1, 9, 1):
-            post(session, collector, *[payload()] * count)
-            kept.append([len(request.payloads) for request in collector.requests])
+def test_limited_collector_is_limited_in_bytes(session, monkeypatch):
+    """The newest are kept as long as they are not too much; requests of other kinds do not push events out."""
+    monkeypatch.setattr(collector_module, "_MAX_KEPT_BYTES", 10_000)
+    monkeypatch.setattr(_event_log, "_MAX_KEPT_BYTES", 60_000)
+    with LocalCollector(max_events=100) as collector:
+        for number in range(9):
+            post(session, collector, payload(page=f"{number}".ljust(1_500)))
+        for _ in range(40):
+            session.post(collector.url + "/elsewhere", data=b"x" * 100)
 
-        assert kept == [[2], [2, 3], [3, 1], [9], [1]]
+        assert {request.path for request in collector.requests} == {"/elsewhere"}
+        for kept in (collector.payloads, [event.payload for event in collector.good]):
+            assert [payload["page"][0] for payload in kept] == list("012345678")[-len(kept) :]
+            assert 1 < len(kept) < 9
+        assert session.get(collector.url + "/micro/all").json()["good"] == 9
 
 
 def test_waiting_for_events_ends_with_their_arrival(collector, session):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import threading
 import uuid
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ import pytest
 import requests
 
 from snowplow_tracker import Emitter, PageView, SelfDescribing, SelfDescribingJson, StructuredEvent, Tracker
-from snowplow_tracker.testing import BadEvent, GoodEvent
+from snowplow_tracker.testing import Answer, BadEvent, GoodEvent, _micro_ui
 from snowplow_tracker.testing._event_log import EventLog
 from snowplow_tracker.testing._micro_ui import MicroPage
 
@@ -174,6 +175,10 @@ def test_event_that_no_request_brought_is_shown():
 
 
 def shown_events(*events):
+    return answer_about(*events)["events"]
+
+
+def answer_about(*events):
     class Surprises:
         def judge_request(self, request):
             return list(events)
@@ -181,7 +186,7 @@ def shown_events(*events):
     log = EventLog(Surprises())
     log.add(type("Request", (), {"payloads": []}))
     respond = MicroPage(log).routes()["GET", "/micro/ui/events"]
-    return json.loads(respond(type("Request", (), {"query": {}})).body)["events"]
+    return json.loads(respond(type("Request", (), {"query": {}})).body)
 
 
 @pytest.mark.parametrize(
@@ -210,6 +215,59 @@ def test_answer_to_the_page_is_bounded(collector, ask):
     answers = [ask(**query).json()["events"] for query in ({}, {"limit": 5000})]
 
     assert [(len(answer), answer[-1]["id"]) for answer in answers] == [(1000, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    ("query", "complete"),
+    [({}, False), ({"after": 1}, True), ({"before": 1001}, True), ({"limit": 1001}, False), ({"limit": 0}, False)],
+)
+def test_answer_tells_whether_there_is_more(collector, ask, query, complete):
+    """Who does not get all that there is to a question can ask for the rest."""
+    send(collector, page_views(1001))
+
+    assert ask(**query).json()["complete"] is complete
+
+
+def test_answer_about_nothing_is_complete(ask):
+    """Where there are no events, there are no more of them either."""
+    assert ask().json()["complete"] is True
+
+
+def test_answer_to_the_page_is_bounded_in_size(collector, ask):
+    """An answer has at most 8,000,000 characters, but always an event; the others come when they are asked for."""
+    for number in range(5):
+        send(collector, [{**page_views(1)[0], "page": f"{number}" + "x" * 900_000}])
+
+    first = ask()
+    events = first.json()["events"]
+    rest = ask(before=events[-1]["id"]).json()
+
+    assert 5_000_000 < len(first.text) <= 8_000_000
+    assert (len(events), first.json()["complete"], rest["complete"]) == (4, False, True)
+    assert [event["payload"]["page"][0] for event in events + rest["events"]] == list("43210")
+
+
+def test_answer_has_an_event_in_any_case(monkeypatch):
+    """What is too large all by itself is shown by itself."""
+    monkeypatch.setattr(_micro_ui, "_MOST_CHARACTERS", 10)
+    answer = answer_about(BadEvent(None, ["first"], None), BadEvent(None, ["second"], None))
+
+    assert (len(answer["events"]), answer["events"][0]["errors"], answer["complete"]) == (1, ["second"], False)
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+def test_event_that_has_no_json_hides_no_other(is_good):
+    """What is too deep to be written is told of, with its number, and what is to be seen else is seen."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    hidden = GoodEvent({}, "unstruct", CLICK, deep, [], {}, None) if is_good else BadEvent(deep, ["bad"], None)
+
+    newest, oldest = shown_events(BadEvent(None, ["seen"], None), hidden)
+
+    assert (newest["id"], newest["good"], newest["payload"]) == (2, is_good, None)
+    assert newest["errors"][0].startswith("This event cannot be shown: ")
+    assert oldest["errors"] == ["seen"]
 
 
 @pytest.mark.parametrize("query", [{"limit": "x"}, {"after": "-1"}, {"before": ""}])
@@ -481,6 +539,32 @@ def test_keyboard_is_enough(page, tracker):
     assert active(page) == "shop · b"
 
 
+@pytest.mark.parametrize("key", ["ARROW_DOWN", "ARROW_UP", "END"])
+def test_first_key_selects_the_newest_event(page, tracker, key):
+    """On a fresh page, nothing has to be clicked before the keys work; the next key moves on."""
+    for label in "ab":
+        tracker.track(StructuredEvent("shop", label))
+    page.until(lambda: len(page.rows()) == 2)
+
+    page.press(getattr(page.keys, key))
+    assert (page.focused(), active(page)) == ("events", "shop · b")
+    page.press(page.keys.ARROW_DOWN)
+    assert active(page) == "shop · a"
+
+    page.run("document.activeElement.blur()")
+    page.press(page.keys.ARROW_UP)
+    assert active(page) == "shop · b"
+    page.press(page.keys.ENTER)
+    assert page.is_shown("#details")
+
+
+def test_keys_do_nothing_on_a_page_without_events(page):
+    """There is nothing to select, so nothing takes the focus."""
+    page.press(page.keys.ARROW_DOWN)
+
+    assert page.focused() == ""
+
+
 def active(page):
     """What the row says that assistive technology is told to be the active one."""
     row = page.one("#events").get_attribute("aria-activedescendant")
@@ -530,8 +614,12 @@ def test_paused_page_outlives_a_reset(page, collector, tracker):
     page.until(lambda: page.text("#status") == "Paused, 1 new")
     assert page.texts("#events .what") == ["shop · before"]
 
+    page.click("#events li")
+    assert page.is_shown("#details")
+
     page.click("#pause")
     assert page.texts("#events .what") == ["shop · after"]
+    assert not page.is_shown("#details")
 
 
 def test_reset_button_forgets_all(page, collector, tracker):
@@ -562,19 +650,80 @@ def test_page_notices_a_reset_by_others(page, collector, tracker):
     assert page.counts() == [3, 3, 0]
 
 
+@pytest.mark.parametrize("focused", ["details", "text"])
+def test_details_close_when_others_reset(page, collector, tracker, focused):
+    """What is forgotten is not shown any more; who types goes on typing, and the keys work from where they are."""
+    track_click(tracker)
+    page.until(page.rows)
+    page.click("#events li")
+    page.run(f"document.getElementById('{focused}').focus()")
+
+    collector.reset()
+    page.until(lambda: page.is_shown("#no-events"))
+
+    assert not page.is_shown("#details")
+    assert (page.focused() == "text") == (focused == "text")
+    send(collector, page_views(2))
+    page.until(lambda: len(page.rows()) == 2)
+    page.press(page.keys.ARROW_DOWN)
+    assert active(page) == "page-1"
+
+
 def test_page_tells_when_the_collector_is_gone(page, collector, tracker):
     """The page keeps what it has, says that the collector is gone, and goes on when it is back."""
     track_click(tracker)
     page.until(page.rows)
 
     collector.refuse_connections()
-    page.until(lambda: page.text("#status") == "The collector is gone, trying again")
+    page.until(lambda: page.text("#problem") == "The collector is gone, trying again")
     page.click("#reset")
-    assert page.rows() == ["link_click"]
+    assert (page.rows(), page.text("#status"), page.is_shown("#problem")) == (["link_click"], "Not live", True)
 
     collector.accept_connections()
     page.until(lambda: page.text("#status") == "Live")
-    assert page.rows() == ["link_click"]
+    assert (page.rows(), page.text("#problem"), page.is_shown("#problem")) == (["link_click"], "", False)
+
+
+def test_paused_page_tells_both_that_it_is_and_that_the_collector_is_gone(page, collector, tracker):
+    """What the page says of a failure takes the place of nothing else."""
+    track_click(tracker)
+    page.until(page.rows)
+    page.click("#pause")
+    track_click(tracker)
+    page.until(lambda: page.text("#status") == "Paused, 1 new")
+
+    collector.refuse_connections()
+
+    page.until(lambda: page.text("#problem") == "The collector is gone, trying again")
+    assert page.text("#status") == "Paused, 1 new"
+
+
+def test_page_tells_what_the_collector_answers(page, monkeypatch):
+    """An answer that is none is named by its status."""
+    monkeypatch.setattr(MicroPage, "_respond_with_events", lambda *_: Answer(503))
+
+    page.until(lambda: page.text("#problem") == "The collector answers with status 503, trying again")
+    monkeypatch.undo()
+    page.until(lambda: page.text("#status") == "Live")
+
+    assert all("503" in complaint for complaint in page.complaints())
+
+
+def test_page_gets_all_of_a_large_arrival(page, collector, monkeypatch):
+    """What does not fit into one answer is asked for until it is there, without a gap."""
+    release = threading.Event()
+    respond = MicroPage._respond_with_events
+    send(collector, page_views(1))
+    page.until(page.rows)
+    monkeypatch.setattr(MicroPage, "_respond_with_events", lambda *of: release.wait(10) and respond(*of))
+
+    for number in range(1, 10):
+        send(collector, [{**page_views(1, first=number)[0], "refr": "x" * 900_000}])
+    release.set()
+
+    page.until(lambda: page.counts() == [10, 10, 0])
+    assert page.texts("#events .what") == [f"page-{number}" for number in range(9, -1, -1)]
+    assert page.text("#extent") == ""
 
 
 def test_page_stays_small_however_much_arrives(page, collector):
@@ -642,6 +791,18 @@ def test_page_fits_the_screen(page, collector, tracker, width, dark):
 
     background = page.run("return getComputedStyle(document.querySelector('header')).backgroundColor")
     assert (int(re.findall(r"\d+", background)[0]) < 128) == dark
+
+
+@pytest.mark.parametrize("width", [1280, 360])
+def test_page_itself_does_not_scroll(page, collector, width):
+    """However long the list is, what stands above it stays where it is."""
+    send(collector, page_views(100))
+    page.resize(width, 740)
+    page.until(lambda: page.row_count() == 100)
+
+    for selector in ("#events li", "#details .button"):
+        assert page.run("return document.documentElement.scrollHeight") == 740
+        page.click(selector)
 
 
 def test_filter_leads_back_to_the_list_on_a_small_screen(page, tracker):

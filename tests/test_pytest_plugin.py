@@ -151,7 +151,7 @@ def test_second(snowplow_collector):
 
 
 def test_bad_events_fail_the_tests_that_say_so(run):
-    """The marker is for one test, and the failure names the payload and what is wrong with it."""
+    """The marker is for one test; the error at its teardown names the payload and what is wrong with it."""
     result = run(
         HEADER
         + """
@@ -182,6 +182,7 @@ def test_not_marked(snowplow_tracker):
             "        *tv*",
         ]
     )
+    assert result.ret == 1
 
 
 def test_bad_events_fail_all_tests_by_an_option(run, pytester):

@@ -24,8 +24,8 @@ of it, its application and namespace, and what is wrong with it first of all.
 
 The collector has the REST API of Snowplow Micro (/micro/all, /micro/good, /micro/bad,
 /micro/reset) and a page that shows the events live (/micro/ui). For these it keeps the
-newest {_MAX_EVENTS:,} events and requests; older ones are forgotten, so that it can run for as
-long as you like.
+newest {_MAX_EVENTS:,} events and requests, fewer if they are large; older ones are forgotten,
+so that it can run for as long as you like.
 """
 
 _EPILOG = """\
@@ -108,16 +108,24 @@ def _wait_for_end(collector: "_NotifyingCollector", interruption: Interruption) 
         OSError: If nobody reads the output.
     """
     try:
-        interruption.may_raise = True
-        interruption.check()
         while True:
+            # A signal must not end the judging half way, or events would be lost. But the printing may take for ever.
+            lines = collector.new_lines()
+            interruption.may_raise = True
+            _print(lines)
+            interruption.check()
             collector.has_news.wait(_LONGEST_WAIT_SECONDS)
+            interruption.may_raise = False
             collector.has_news.clear()
-            collector.print_news()
     except KeyboardInterrupt:
         return
     finally:
         interruption.may_raise = False
+
+
+def _print(lines: List[str]) -> None:
+    if lines:
+        print("\n".join(lines), flush=True)
 
 
 class _NotifyingCollector(LocalCollector):
@@ -150,16 +158,10 @@ class _NotifyingCollector(LocalCollector):
         Raises:
             OSError: If nobody reads the output.
         """
-        lines = self._new_lines()
-        if lines:
-            print("\n".join(lines), flush=True)
+        _print(self.new_lines())
 
-    def _accepted(self, request: CollectedRequest) -> None:  # noqa: ARG002  # others may have come meanwhile
-        with self._counting:
-            self._accepted_requests += 1
-        self.has_news.set()
-
-    def _new_lines(self) -> List[str]:
+    def new_lines(self) -> List[str]:
+        """Describe what has come since the last time."""
         news = self._events.excerpt(_MAX_EVENTS, after=self._last_printed)
         if news.generation != self._generation:
             # The events were reset meanwhile, so that they are counted anew.
@@ -172,3 +174,8 @@ class _NotifyingCollector(LocalCollector):
         self._last_printed = news.good + news.bad
         lines = [event_line(event) for _, event in reversed(news.events)]
         return ([f"{missed} events came too fast to be shown"] if missed else []) + lines
+
+    def _accepted(self, request: CollectedRequest) -> None:  # noqa: ARG002  # others may have come meanwhile
+        with self._counting:
+            self._accepted_requests += 1
+        self.has_news.set()

@@ -30,7 +30,9 @@ class _Settings(NamedTuple):
 
 def pytest_addoption(parser: "pytest.Parser") -> None:
     """Declare the ini options."""
-    parser.addini(_NO_BAD, "Fail each test whose snowplow_collector got a bad event.", type="bool", default=False)
+    parser.addini(
+        _NO_BAD, "Report an error for each test whose snowplow_collector got a bad event.", type="bool", default=False
+    )
     parser.addini(_SCHEMAS, "Folder of schemas that snowplow_collector validates with, seen from the ini file.")
     parser.addini(_UNKNOWN_SCHEMAS, "What snowplow_collector does with a schema that is not there: reject or accept.")
 
@@ -39,8 +41,8 @@ def pytest_configure(config: "pytest.Config") -> None:
     """Declare the marker."""
     config.addinivalue_line(
         "markers",
-        f"{_NO_BAD}(enabled=True): fail the test if its snowplow_collector got a bad event; with False, do not, "
-        "whatever the ini option says.",
+        f"{_NO_BAD}(enabled=True): report an error at the teardown of the test if its snowplow_collector got a bad "
+        "event; with False, do not, whatever the ini option says.",
     )
 
 

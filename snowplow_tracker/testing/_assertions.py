@@ -114,7 +114,8 @@ class EventAssertions(ABC):
             schema: The Iglu URI of the event's schema.
             data: What the data of a self-describing event must contain.
             contexts: Entities that must be there: Iglu URIs, dicts with `schema` or `data` or both, or
-                `SelfDescribingJson` objects. Two that are expected need two in the event.
+                `SelfDescribingJson` objects. Two that are expected need two in the event; an empty list expects none,
+                and does not forbid any.
             properties: Values of other fields by their names in the warehouse (`se_category`) or on the wire (`se_ca`).
                 A number equals its text. None means that the event must not have the field.
             count: How many such events there must be, no more and no fewer; at least one by default.

@@ -1,16 +1,21 @@
 """Which of the events that arrived are good, and which are bad."""
 
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Callable, Deque, List, Optional, Tuple
 from uuid import uuid4
 
+from ._changes import Changes
 from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._pipeline import JudgedEvent, Pipeline
+from ._recent import Recent, held_bytes, request_bytes
 
 __all__ = ["EventLog", "Excerpt"]
+
+# How much of the memory is for events, and how much for requests that wait to be judged, if there is a limit at all.
+_MAX_KEPT_BYTES = 128_000_000
+_MAX_UNJUDGED_BYTES = 64_000_000
 
 
 @dataclass(frozen=True)
@@ -45,26 +50,31 @@ class EventLog:
 
         Args:
             pipeline: Judges the requests.
-            max_events: How many events are kept, good and bad together; the oldest go first. None for all.
+            max_events: How many events are kept, good and bad together, as long as they do not take more than about
+                128 MB; the oldest go first. None for all.
         """
         self._pipeline = pipeline
         self._max_events = max_events
         self._judging = threading.Lock()
         self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)
-        self._change_count = 0
+        self._changes = Changes(self._lock)
         self._begin()
 
     def add(self, request: CollectedRequest) -> None:
         """Take a request, to be judged later. Quick: may be called with a lock held."""
+        size_bytes = 0 if self._max_events is None else request_bytes(request)
         with self._lock:
-            self._unjudged.append(request)
+            self._unjudged.append((request, size_bytes))
             self._unjudged_payloads += len(request.payloads)
-            self._note_change()
+            self._unjudged_bytes += size_bytes
+            self._changes.note()
 
     def limit_backlog(self) -> None:
         """Judge now if more waits for it than is going to be kept. May take a while."""
-        if self._max_events is not None and max(self._unjudged_payloads, len(self._unjudged)) > self._max_events:
+        if self._max_events is None:
+            return
+        waiting = max(self._unjudged_payloads, len(self._unjudged))
+        if waiting > self._max_events or self._unjudged_bytes > _MAX_UNJUDGED_BYTES:
             self._judge()
 
     def good(self) -> List[GoodEvent]:
@@ -99,47 +109,24 @@ class EventLog:
             return Excerpt(self._generation, self._good_count, self._bad_count, oldest, events)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        """Wait for something that arrivals or a reset may bring about.
-
-        Args:
-            condition: Tells whether it is so; called without a lock, at the beginning, after changes, and in the end.
-            timeout: How long to wait, in seconds.
-
-        Returns:
-            Whether it came to be so in time.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._changed:
-                seen = self._change_count
-            is_late = time.monotonic() >= deadline
-            if condition():
-                return True
-            if is_late:
-                return False
-            self._wait_for_change(seen, deadline - time.monotonic())
+        """Wait for something that arrivals or a reset may bring about; see `Changes`."""
+        return self._changes.wait_until(condition, timeout)
 
     def reset(self) -> None:
         """Forget everything. Quick: may be called with a lock held."""
         with self._lock:
             self._begin()
-            self._note_change()
+            self._changes.note()
 
     def _begin(self) -> None:
         self._generation = uuid4().hex
-        self._unjudged: Deque[CollectedRequest] = deque()
+        # Each with what it takes of the memory, which is 0 if nobody cares.
+        self._unjudged: Deque[Tuple[CollectedRequest, int]] = deque()
         self._unjudged_payloads = 0
-        self._kept: Deque[JudgedEvent] = deque(maxlen=self._max_events)
+        self._unjudged_bytes = 0
+        self._kept: Recent[JudgedEvent] = Recent(self._max_events, _MAX_KEPT_BYTES)
         self._good_count = 0
         self._bad_count = 0
-
-    def _note_change(self) -> None:
-        self._change_count += 1
-        self._changed.notify_all()
-
-    def _wait_for_change(self, seen: int, timeout: float) -> None:
-        with self._changed:
-            self._changed.wait_for(lambda: self._change_count != seen, timeout)
 
     def _judged(self) -> List[JudgedEvent]:
         self._judge()
@@ -156,14 +143,29 @@ class EventLog:
                 with self._lock:
                     if generation != self._generation:
                         return
-                    request = self._unjudged.popleft()
+                    request, size_bytes = self._unjudged.popleft()
                     self._unjudged_payloads -= len(request.payloads)
+                    self._unjudged_bytes -= size_bytes
                 events = self._pipeline.judge_request(request)
+                sizes = self._measured(events, size_bytes)
                 with self._lock:
                     # Events that were being judged during a reset belong to the time before it.
                     if generation != self._generation:
                         return
-                    self._kept.extend(events)
+                    for event, size in zip(events, sizes):
+                        self._kept.add(event, size)
                     good = sum(isinstance(event, GoodEvent) for event in events)
                     self._good_count += good
                     self._bad_count += len(events) - good
+
+    def _measured(self, events: List[JudgedEvent], size_bytes: int) -> List[int]:
+        """Tell what events take of the memory, if that matters, each with its share in the request that they keep."""
+        if self._max_events is None:
+            return [0] * len(events)
+        return [size_bytes // len(events) + _event_bytes(event) for event in events]
+
+
+def _event_bytes(event: JudgedEvent) -> int:
+    if isinstance(event, BadEvent):
+        return held_bytes(event.payload, event.errors)
+    return held_bytes(event.payload, event.data, event.contexts, event.fields)

@@ -1,6 +1,5 @@
 """What a test expects of an event, in the words of the assertions."""
 
-import re
 from difflib import get_close_matches
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
@@ -10,13 +9,13 @@ from ..self_describing_json import SelfDescribingJson
 from ._collected import GoodEvent
 from ._containment import MISSING, Comparison, Difference, child_path, compare, is_contained, plain_form
 from ._enriched import EVENT_TYPES, FIELD_NAMES
+from ._iglu import SCHEMA_URI
 
 __all__ = ["EventExpectation"]
 
 # pytest leaves modules with this out of what it prints: what is wrong is what the test gave.
 __tracebackhide__ = True
 
-_IGLU_URI = re.compile(r"iglu:[^/\s]+/[^/\s]+/[^/\s]+/\d+-\d+-\d+")
 _WORDS = ["event_type", "schema", "data", "contexts", "properties"]
 _PROPERTY_NAMES = KNOWN_PAYLOAD_KEYS | FIELD_NAMES
 # How a yes or no looks on the wire, in lower case: the trackers differ.
@@ -124,7 +123,7 @@ def _checked_event_type(name: str, event_type: Any) -> str:
 def _checked_uri(name: str, schema: Any) -> str:
     if not isinstance(schema, str):
         raise TypeError(f"{name} must be a string, got {shown(schema)}")
-    if not _IGLU_URI.fullmatch(schema):
+    if not SCHEMA_URI.fullmatch(schema):
         raise ValueError(f"{name} must be like iglu:com.acme/user/jsonschema/1-0-0, got {shown(schema)}")
     return schema
 

@@ -8,7 +8,7 @@ import struct
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import BinaryIO, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import BinaryIO, Callable, Dict, Iterator, Mapping, Optional, Tuple
 from urllib.parse import parse_qsl, urlsplit
 
 from typing_extensions import Literal
@@ -17,11 +17,16 @@ __all__ = ["Answer", "BodyTooLargeError", "HttpServer", "IncomingRequest", "MAX_
 
 # A collector refuses larger bodies with status 413.
 MAX_BODY_BYTES = 2_097_152
+# No client that means well comes near these. They bound what a broken one can make this process keep.
+_MAX_LINE_BYTES = 262_144
+_MAX_HEADERS_BYTES = 65_536
 
 _PIECE_BYTES = 65_536
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 5.0
 _JOIN_SECONDS = 5.0
+# How long a client that is turned away may pause in what it still has to send.
+_LINGER_SECONDS = 5.0
 # Where shutting a listening socket down does not wake `accept` (macOS, Windows), this bounds how long `stop` takes.
 _ACCEPT_SECONDS = 0.25
 _HOLD_POLL_SECONDS = 0.02
@@ -84,6 +89,10 @@ class BodyTooLargeError(Exception):
     """A body has more than `MAX_BODY_BYTES`. It has been read to its end, and thrown away."""
 
 
+class _HeadersTooLargeError(Exception):
+    """The headers of a request have more than `_MAX_HEADERS_BYTES`, or those after a body."""
+
+
 class IncomingRequest:
     """A request whose head has been read, and whose body is read when it is asked for.
 
@@ -111,7 +120,8 @@ class IncomingRequest:
 
         Raises:
             EOFError: If the client hangs up in the middle of it.
-            ValueError: If it is not HTTP.
+            ValueError: If it is not HTTP, or its first line is too long.
+            _HeadersTooLargeError: If there is too much of its headers.
         """
         self._stream = stream
         self._body: Optional[bytes] = None
@@ -119,6 +129,8 @@ class IncomingRequest:
         self.connection = connection
         self.ip_address = ip_address
         self.line_length = len(start_line.rstrip(b"\r\n"))
+        if self.line_length > _MAX_LINE_BYTES:
+            raise ValueError(f"the request line has more than {_MAX_LINE_BYTES} bytes")
         self.method, target, version = start_line.decode("latin-1").split()
         if not version.startswith("HTTP/1."):
             raise ValueError(f"unsupported version {version!r}")
@@ -138,6 +150,7 @@ class IncomingRequest:
             BodyTooLargeError: At the first call, if there is too much of it; later calls give an empty body.
             EOFError: If the client hangs up in the middle of it.
             ValueError: If its length is not given the way HTTP does.
+            _HeadersTooLargeError: If there is too much of the headers that follow it.
         """
         if self._body is None:
             if self.headers.get("expect", "").lower() == "100-continue":
@@ -149,15 +162,15 @@ class IncomingRequest:
 
     def _read_body(self) -> Tuple[bytes, int]:
         """Read to the end, or else the client would not see the answer; keep no more than is allowed."""
-        kept: List[bytes] = []
+        kept = bytearray()
         size = 0
         for piece in self._pieces():
             size += len(piece)
             if size > MAX_BODY_BYTES:
                 kept.clear()
             else:
-                kept.append(piece)
-        return b"".join(kept), size
+                kept += piece
+        return bytes(kept), size
 
     def _pieces(self) -> Iterator[bytes]:
         if self.headers.get("transfer-encoding", "identity").lower() == "identity":
@@ -173,13 +186,27 @@ class IncomingRequest:
 
     def _read_headers(self) -> Dict[str, str]:
         headers: Dict[str, str] = {}
-        for line in iter(self._read_line, b""):
+        for line in self._header_lines():
             name, colon, value = line.decode("latin-1").partition(":")
             if not colon:
                 raise ValueError(f"not a header: {line!r}")
             name, value = name.strip().lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return headers
+
+    def _header_lines(self) -> Iterator[bytes]:
+        left = _MAX_HEADERS_BYTES
+        while True:
+            line = self._stream.readline(left + 1)
+            left -= len(line)
+            if left < 0:
+                raise _HeadersTooLargeError
+            if not line.endswith(b"\n"):
+                raise EOFError
+            text = line.rstrip(b"\r\n")
+            if not text:
+                return
+            yield text
 
     def _read(self, size: int) -> Iterator[bytes]:
         if size < 0:
@@ -192,10 +219,12 @@ class IncomingRequest:
             yield piece
 
     def _read_line(self) -> bytes:
-        line = self._stream.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return line.rstrip(b"\r\n")
+        line = self._stream.readline(_MAX_LINE_BYTES)
+        if line.endswith(b"\n"):
+            return line
+        if len(line) == _MAX_LINE_BYTES:
+            raise ValueError("a line between two chunks is too long")
+        raise EOFError
 
 
 class HttpServer:
@@ -314,7 +343,8 @@ class HttpServer:
         Returns:
             Whether another may follow on the same connection.
         """
-        start_line = stream.readline()
+        # With room for the line's end, so that what is cut off is too long in any case.
+        start_line = stream.readline(_MAX_LINE_BYTES + 2)
         if not start_line:
             return False
         try:
@@ -324,9 +354,10 @@ class HttpServer:
             if answer.reset != "before_body":
                 with suppress(BodyTooLargeError):
                     request.body()
+        except _HeadersTooLargeError:
+            return _turn_away(sock, 431)
         except ValueError:
-            sock.sendall(_encode(Answer(400), keep_alive=False))
-            return False
+            return _turn_away(sock, 400)
         return self._wait(answer) and _send(sock, request, answer)
 
     def _wait(self, answer: Answer) -> bool:
@@ -360,6 +391,19 @@ def bind(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _turn_away(sock: socket.socket, status: int) -> bool:
+    """Answer a request that was not read to its end, and end the connection.
+
+    What the client still sends is taken and thrown away, or else it would not see the answer.
+    """
+    sock.sendall(_encode(Answer(status), keep_alive=False))
+    socket.socket.shutdown(sock, socket.SHUT_WR)
+    sock.settimeout(_LINGER_SECONDS)
+    while sock.recv(_PIECE_BYTES):
+        pass
+    return False
 
 
 def _send(sock: socket.socket, request: IncomingRequest, answer: Answer) -> bool:

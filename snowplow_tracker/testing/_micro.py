@@ -17,7 +17,7 @@ from ._collected import BadEvent, CollectedRequest, GoodEvent
 from ._event_log import EventLog
 from ._http_server import Answer, BodyTooLargeError, IncomingRequest
 
-__all__ = ["MicroApi", "Routes", "iso_time", "json_answer", "text_answer", "whole_number"]
+__all__ = ["MicroApi", "Routes", "iso_time", "json_answer", "json_text_answer", "text_answer", "whole_number"]
 
 # Who answers what: by method, and by what the path ends with.
 Routes = Dict[Tuple[str, str], Callable[[IncomingRequest], Answer]]
@@ -126,16 +126,20 @@ class _Filters:
 
 
 def json_answer(value: Any) -> Answer:
-    """Answer with JSON, which is not to be kept by anybody.
+    """Answer with a value in JSON.
 
     An event that Python can read and JSON cannot express, such as one that is nested too deep, makes it status 500.
     """
     try:
-        body = encode_readable_json(value, "answer")
+        return json_text_answer(encode_readable_json(value, "answer"))
     except EncodingError as error:
         return text_answer(500, str(error))
+
+
+def json_text_answer(text: str) -> Answer:
+    """Answer with JSON in ASCII, which is not to be kept by anybody."""
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-    return Answer(headers=headers, body=body.encode("ascii"))
+    return Answer(headers=headers, body=text.encode("ascii"))
 
 
 def text_answer(status: int, text: str) -> Answer:

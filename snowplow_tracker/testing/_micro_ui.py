@@ -4,19 +4,22 @@ import base64
 import hashlib
 import re
 from pathlib import Path
-from typing import Any, Dict
+from typing import Any, Dict, List, Tuple
 
+from .._json import EncodingError, encode_readable_json
 from ._collected import BadEvent, GoodEvent
 from ._event_log import EventLog
 from ._http_server import Answer, IncomingRequest
-from ._micro import Routes, iso_time, json_answer, text_answer, whole_number
+from ._micro import Routes, iso_time, json_text_answer, text_answer, whole_number
 from ._pipeline import JudgedEvent
 from ._readable import readable_contexts, readable_event, readable_type
 
 __all__ = ["MicroPage"]
 
 _PAGE = Path(__file__).resolve().parent / "micro_ui.html"
+# What one answer may hold; the page asks again for what is missing.
 _MOST_EVENTS = 1000
+_MOST_CHARACTERS = 8_000_000
 _LONGEST_TEXT = 10_000
 
 
@@ -54,16 +57,17 @@ class MicroPage:
         except ValueError as error:
             return text_answer(400, str(error))
         limit = min(bounds.pop("limit", _MOST_EVENTS), _MOST_EVENTS)
-        excerpt = self._events.excerpt(limit, **bounds)
-        return json_answer(
-            {
-                "generation": excerpt.generation,
-                "good": excerpt.good,
-                "bad": excerpt.bad,
-                "oldest": excerpt.oldest,
-                "events": [_shown_event(serial, event) for serial, event in excerpt.events],
-            }
-        )
+        # One more than asked for tells whether there is more.
+        excerpt = self._events.excerpt(limit + 1, **bounds)
+        texts = _fitting_texts(excerpt.events[:limit])
+        about = {
+            "generation": excerpt.generation,
+            "good": excerpt.good,
+            "bad": excerpt.bad,
+            "oldest": excerpt.oldest,
+            "complete": len(texts) == len(excerpt.events),
+        }
+        return json_text_answer(f'{encode_readable_json(about, "answer")[:-1]}, "events": [{", ".join(texts)}]}}')
 
 
 def _content_security_policy(page: str) -> str:
@@ -79,6 +83,28 @@ def _content_security_policy(page: str) -> str:
         f"default-src 'none'; style-src {hashes['style']}; script-src {hashes['script']}; connect-src 'self';"
         " img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     )
+
+
+def _fitting_texts(events: List[Tuple[int, JudgedEvent]]) -> List[str]:
+    """Write events as JSON, as many as fit into one answer, but at least one if there is any."""
+    texts: List[str] = []
+    left = _MOST_CHARACTERS
+    for serial, event in events:
+        text = _text(serial, event)
+        left -= len(text)
+        if texts and left < 0:
+            break
+        texts.append(text)
+    return texts
+
+
+def _text(serial: int, event: JudgedEvent) -> str:
+    try:
+        return encode_readable_json(_shown_event(serial, event), "event")
+    except EncodingError as error:
+        # It is nested deeper than can be written, though it could be read. The others are to be seen all the same.
+        stub = _shown_bad(BadEvent(None, [f"This event cannot be shown: {error}"], None))
+        return encode_readable_json({"id": serial, **stub, "good": isinstance(event, GoodEvent)}, "event")
 
 
 def _shown_event(serial: int, event: JudgedEvent) -> Dict[str, Any]:

@@ -29,6 +29,7 @@ from ._http_server import MAX_BODY_BYTES, Answer, BodyTooLargeError, HttpServer,
 from ._micro import MicroApi, Routes, text_answer
 from ._micro_ui import MicroPage
 from ._pipeline import Pipeline
+from ._recent import Recent, held_bytes, request_bytes
 
 __all__ = ["LocalCollector"]
 
@@ -43,6 +44,8 @@ _MAX_LINE_CHARACTERS = 20_480
 _PREFLIGHT_HEADERS = {"Access-Control-Allow-Headers": "Content-Type, SP-Anonymous", "Access-Control-Max-Age": "3600"}
 # A server that listens on all addresses is reached on the loopback interface.
 _REACHED_AT = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+# How much of the memory is for requests, and how much for payloads, if their number is limited at all.
+_MAX_KEPT_BYTES = 64_000_000
 _LISTED_ON_FAILURE = 20
 _T = TypeVar("_T")
 
@@ -62,6 +65,8 @@ class LocalCollector(EventAssertions):
     than 2,097,152 bytes (413) and a request line of more than 20,480 characters (400) whatever has been prepared; such
     a request is recorded without body and payloads. Any other path gets 404 and any method but GET, POST and OPTIONS
     405; these requests are recorded, and use up no answer that was prepared for a tracker request.
+    What no client needs is turned away unread: a request line of more than 262,144 bytes (400), and headers of more
+    than 65,536 (431).
 
     Browsers may send events from pages of any site (CORS). `OPTIONS`, which they ask first, and `GET /health` get 200
     at all times and are not recorded. Nor are requests at `/micro/all`, `/micro/good`, `/micro/bad` and `/micro/reset`,
@@ -94,8 +99,9 @@ class LocalCollector(EventAssertions):
             schemas: A folder of schemas in the layout of an Iglu registry (`vendor/name/jsonschema/1-0-0`). With it,
                 the data of self-describing events and of entities is validated; it needs the extra `validation`.
             unknown_schemas: Whether data of a schema that is not in the folder makes an event bad (`"reject"`).
-            max_events: How many events are kept, and how many requests and payloads; the oldest go first. None, the
-                default, stands for all.
+            max_events: How many events are kept, and how many requests and payloads, as long as the events do not take
+                more than about 128 MB, and the others 64 MB each; the oldest go first. None, the default, stands for
+                all.
 
         Raises:
             ImportError: If there are schemas, and the extra `validation` is not installed.
@@ -114,11 +120,10 @@ class LocalCollector(EventAssertions):
         self._server: Optional[HttpServer] = None
         # Guards all that follows; it is not held while anything is sent or read.
         self._arrival = threading.Condition()
-        self._requests: Deque[CollectedRequest] = deque()
-        self._payloads: Deque[PayloadDict] = deque(maxlen=self._max_events)
+        self._requests: Recent[CollectedRequest] = Recent(self._max_events, _MAX_KEPT_BYTES)
+        self._payloads: Recent[PayloadDict] = Recent(self._max_events, _MAX_KEPT_BYTES)
         self._request_count = 0
         self._payload_count = 0
-        self._payloads_in_requests = 0
         self._connection_count = 0
         self._queued_answers: Deque[Answer] = deque()
         self._standing_answer = Answer()
@@ -330,7 +335,7 @@ class LocalCollector(EventAssertions):
         with self._arrival:
             self._requests.clear()
             self._payloads.clear()
-            self._request_count = self._payload_count = self._payloads_in_requests = 0
+            self._request_count = self._payload_count = 0
             self._events.reset()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
@@ -345,7 +350,7 @@ class LocalCollector(EventAssertions):
         count: int,
         timeout: float,
         what: str,
-        arrived: Deque[_T],
+        arrived: Recent[_T],
         count_arrived: Callable[[], int],
         describe: Callable[[_T], str],
     ) -> List[_T]:
@@ -412,11 +417,15 @@ class LocalCollector(EventAssertions):
         return _with_default_body(Answer(), "text/plain", b"ok")
 
     def _respond_to_unknown(self, request: IncomingRequest) -> Answer:
-        answer = Answer(404 if request.method in ("GET", "POST") else 405, body=b"")
+        answer = self._no_such_path() if request.method in ("GET", "POST") else Answer(405, body=b"")
         body = request.body()
         with self._arrival:
             self._record(request, body, [], answer)
         return answer
+
+    def _no_such_path(self) -> Answer:
+        paths = sorted({path for _, path in self._routes()})
+        return text_answer(404, f"there is nothing here, but at {', '.join(paths)}")
 
     def _refusal(self, request: IncomingRequest) -> Optional[Answer]:
         """Refuse a request whose line is too long, or take the next answer if it says not to read the body."""
@@ -445,7 +454,8 @@ class LocalCollector(EventAssertions):
             collected = self._record(request, body, payloads, answer)
             is_accepted = _is_accepted(answer)
             if is_accepted:
-                self._payloads.extend(payloads)
+                for payload in payloads:
+                    self._payloads.add(payload, self._measured(payload, held_bytes))
                 self._payload_count += len(payloads)
                 # A pipeline does not know of connections that are reset afterwards.
                 self._events.add(collected if collected.status else replace(collected, status=answer.status))
@@ -482,18 +492,14 @@ class LocalCollector(EventAssertions):
             timestamp=time.time(),
             ip_address=request.ip_address,
         )
-        self._requests.append(collected)
+        self._requests.add(collected, self._measured(collected, request_bytes))
         self._request_count += 1
-        self._payloads_in_requests += len(payloads)
-        if self._max_events is not None:
-            self._forget_oldest_requests(self._max_events)
         self._arrival.notify_all()
         return collected
 
-    def _forget_oldest_requests(self, limit: int) -> None:
-        """Keep no more requests than this, and no more of them than hold this many payloads; but keep the newest."""
-        while len(self._requests) > 1 and max(len(self._requests), self._payloads_in_requests) > limit:
-            self._payloads_in_requests -= len(self._requests.popleft().payloads)
+    def _measured(self, value: _T, measure: Callable[[_T], int]) -> int:
+        """Tell what a value takes of the memory, if that matters."""
+        return 0 if self._max_events is None else measure(value)
 
 
 def _checked_port(port: Any) -> int:

@@ -1,7 +1,6 @@
 """An emitter that keeps what it gets, for unit tests that want no socket."""
 
 import threading
-import time
 from typing import Callable, List, Optional
 
 from typing_extensions import Literal
@@ -10,6 +9,7 @@ from .._shown import shown
 from .._wire import wire_payload
 from ..typing import EmitterProtocol, PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
+from ._changes import Changes
 from ._collected import BadEvent, GoodEvent, PathArgument
 from ._pipeline import JudgedEvent, Pipeline
 
@@ -23,6 +23,8 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         tracker = Tracker("test", recorder)
         ...
         recorder.assert_event(event_type="page_view")
+
+    `Snowplow.add_tracker(tracker)` lets the code under test find it; `Snowplow.create_tracker` takes no emitter.
 
     There is no socket and no thread, so an event is there as soon as it was tracked, and assertions do not wait unless
     they are told to. Each payload is judged by itself: there are no batches that one of them could spoil.
@@ -51,10 +53,10 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         """
         self._pipeline = Pipeline(schemas, unknown_schemas)
         # Guards all that follows; it is not held while anything is judged.
-        self._arrival = threading.Condition()
+        self._lock = threading.Lock()
+        self._changes = Changes(self._lock)
         self._payloads: PayloadDictList = []
         self._judged: List[JudgedEvent] = []
-        self._change_count = 0
 
     def input(self, payload: PayloadDict) -> None:
         """Keep a copy of a payload.
@@ -67,11 +69,10 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
         recorded = wire_payload(payload, "post")
         # A copy, so that a test that changes what it got out of `payloads` does not change the events.
         judged = self._pipeline.judge_batch([dict(recorded)])
-        with self._arrival:
+        with self._lock:
             self._payloads.append(recorded)
             self._judged += judged
-            self._change_count += 1
-            self._arrival.notify_all()
+            self._changes.note()
 
     def flush(self) -> None:
         """Do nothing: nothing waits."""
@@ -93,40 +94,29 @@ class RecordingEmitter(EventAssertions, EmitterProtocol):
     @property
     def payloads(self) -> PayloadDictList:
         """A new list of the payloads, in order of arrival, with the values that a POST request would have."""
-        with self._arrival:
+        with self._lock:
             return list(self._payloads)
 
     @property
     def good(self) -> List[GoodEvent]:
         """A new list of the good events, in order of arrival."""
-        with self._arrival:
-            return [event for event in self._judged if isinstance(event, GoodEvent)]
+        return [event for event in self._judged_so_far() if isinstance(event, GoodEvent)]
 
     @property
     def bad(self) -> List[BadEvent]:
         """A new list of the bad events, in order of arrival."""
-        with self._arrival:
-            return [event for event in self._judged if isinstance(event, BadEvent)]
+        return [event for event in self._judged_so_far() if isinstance(event, BadEvent)]
 
     def reset(self) -> None:
         """Forget all payloads and events."""
-        with self._arrival:
+        with self._lock:
             self._payloads.clear()
             self._judged.clear()
+            self._changes.note()
+
+    def _judged_so_far(self) -> List[JudgedEvent]:
+        with self._lock:
+            return self._judged.copy()
 
     def _wait_until(self, condition: Callable[[], bool], timeout: float) -> bool:
-        # The condition may call the test's own code, such as an `==`, which must not hold up those who track.
-        deadline = time.monotonic() + timeout
-        while True:
-            with self._arrival:
-                seen = self._change_count
-            is_late = time.monotonic() >= deadline
-            if condition():
-                return True
-            if is_late:
-                return False
-            self._wait_for_change(seen, deadline - time.monotonic())
-
-    def _wait_for_change(self, seen: int, timeout: float) -> None:
-        with self._arrival:
-            self._arrival.wait_for(lambda: self._change_count != seen, timeout)
+        return self._changes.wait_until(condition, timeout)
