@@ -531,12 +531,13 @@ def test_restart_in_an_outage_loses_what_waits_in_memory(run, collector):
 
 def test_restart_in_an_outage_loses_nothing_from_a_file(run, collector):
     """The first process that tracks sends what waits from before."""
-    collector.refuse_connections()
+    # So long that no retry is under way in the end.
+    collector.respond_always(Answer(503, headers={"Retry-After": "60"}))
     code, _, stderr = run({"outage.py": OUTAGE}, "outage.py", "sqlite:///events.db")
 
     assert code == 0
     assert LEFT_AT_EXIT in logged(stderr)
-    collector.accept_connections()
+    collector.respond_always(200)
     assert run({"outage.py": OUTAGE}, "outage.py", "sqlite:///events.db")[0] == 0
 
     assert len(collector.payloads) == 6
