@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import importlib.util
 import inspect
+import itertools
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ import threading
 import pytest
 from commands import LIMIT_SECONDS, environment
 from pages import blocks, named_files, sections, text_of
-from support import PACKAGE_FOLDERS, eventually
+from support import PACKAGE_FOLDERS
 
 from snowplow_tracker import (
     AsyncEmitter,
@@ -294,17 +295,20 @@ def test_fastapi_delivers_if_its_lifespan_closes_the_tracker(start, listener, la
     assert labels() == ([] if mistake else ["B-7"])
 
 
-WORKER = ["-m", "celery", "--app=work", "worker", "--pool=prefork", "--concurrency=1", "--without-gossip"]
+WORKER = "-m celery --app=work worker --pool=prefork --concurrency=1 --without-gossip --without-mingle".split()
 
 
 @needs_unix
 @needs("celery")
 def test_celery_delivers(start, labels):
     """What tasks of a prefork pool track is out when the worker has shut down, or earlier."""
-    worker = start({"tasks.py": FILES["tasks.py"], "work.py": CELERY}, *WORKER, stderr=subprocess.DEVNULL)
+    files = {"tasks.py": FILES["tasks.py"], "work.py": CELERY}
+    worker = start(files, *WORKER, "--loglevel=INFO", stderr=subprocess.STDOUT)
 
-    eventually(lambda: sorted(labels()) == ["0", "1", "2"])
+    tasks_done = (line for line in worker.stdout if "succeeded" in line)
+    assert len(list(itertools.islice(tasks_done, 3))) == 3
     assert end(worker) == 0
+    assert sorted(labels()) == ["0", "1", "2"]
 
 
 @needs_unix
@@ -636,10 +640,10 @@ def test_lines_of_the_log_are_those_of_the_page(collector, caplog):
         tracker.flush()
     tracker.track(event)
     collector.refuse_connections()
-    with Tracker("shop", Emitter(collector.url, buffer_capacity=3, **options)) as tracker:
-        for _ in range(4):
-            tracker.track(event)
-        tracker.close(timeout=0)
+    tracker = Tracker("shop", Emitter(collector.url, buffer_capacity=3, **options))
+    for _ in range(4):
+        tracker.track(event)
+    tracker.close(timeout=0)
 
     found = lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
     assert found == {line for _, _, line in LINES} - AT_THE_EXIT
