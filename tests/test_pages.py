@@ -46,6 +46,7 @@ from snowplow_tracker.testing import RecordingEmitter
 RUNNERS = {
     "emitters.md": "test_readme.py",
     "get-started.md": "test_pages.py",
+    "moving-from-1.1.0.md": "test_moving_page.py",
     "running-in-production.md": "test_production_page.py",
     "stores.md": "test_stores_page.py",
     "testing.md": "test_docs.py",

@@ -6,6 +6,7 @@ import dataclasses
 import http.client
 import importlib.util
 import inspect
+import itertools
 import logging
 import os
 import random
@@ -20,7 +21,7 @@ import threading
 import pytest
 from commands import LIMIT_SECONDS, environment
 from pages import blocks, named_files, sections, text_of
-from support import PACKAGE_FOLDERS, eventually
+from support import PACKAGE_FOLDERS
 
 from snowplow_tracker import (
     AsyncEmitter,
@@ -33,6 +34,7 @@ from snowplow_tracker import (
     StructuredEvent,
     Tracker,
 )
+from snowplow_tracker._cli import main
 from snowplow_tracker._lifecycle import EXIT_SECONDS
 from snowplow_tracker._retry import next_delay
 from snowplow_tracker.testing import Answer
@@ -198,6 +200,15 @@ def changed(name, *changes):
     return code
 
 
+def test_collector_can_be_tried_from_the_command_line(collector, monkeypatch):
+    """The command of the list delivers one event."""
+    (command,) = re.findall(r"`snowplow-tracker (track [^`]+)`", SECTIONS["Before you go live"])
+    monkeypatch.setenv("SNOWPLOW_ENDPOINT", collector.url)
+
+    assert main(shlex.split(command)) == 0
+    assert [payload["se_ac"] for payload in collector.payloads] == ["check"]
+
+
 @needs("django")
 def test_django_delivers(run, collector, labels):
     """Views find the tracker of the application, and what they track is out at the end of the process."""
@@ -284,17 +295,20 @@ def test_fastapi_delivers_if_its_lifespan_closes_the_tracker(start, listener, la
     assert labels() == ([] if mistake else ["B-7"])
 
 
-WORKER = ["-m", "celery", "--app=work", "worker", "--pool=prefork", "--concurrency=1", "--without-gossip"]
+WORKER = "-m celery --app=work worker --pool=prefork --concurrency=1 --without-gossip --without-mingle".split()
 
 
 @needs_unix
 @needs("celery")
 def test_celery_delivers(start, labels):
     """What tasks of a prefork pool track is out when the worker has shut down, or earlier."""
-    worker = start({"tasks.py": FILES["tasks.py"], "work.py": CELERY}, *WORKER, stderr=subprocess.DEVNULL)
+    files = {"tasks.py": FILES["tasks.py"], "work.py": CELERY}
+    worker = start(files, *WORKER, "--loglevel=INFO", stderr=subprocess.STDOUT)
 
-    eventually(lambda: sorted(labels()) == ["0", "1", "2"])
+    tasks_done = (line for line in worker.stdout if "succeeded" in line)
+    assert len(list(itertools.islice(tasks_done, 3))) == 3
     assert end(worker) == 0
+    assert sorted(labels()) == ["0", "1", "2"]
 
 
 @needs_unix
@@ -464,7 +478,7 @@ def test_plain_emitter_stops_the_event_loop(collector, emitter_class, delivered)
 
     async def main():
         asyncio.get_running_loop().call_soon(release.set)
-        emitter = emitter_class(collector.url, batch_size=1, request_timeout=1, max_retry_delay_seconds=60)
+        emitter = emitter_class(collector.url, batch_size=1, request_timeout=1)
         emitter.input({"e": "pv"})
         if emitter_class is AsyncEmitter:
             await asyncio.get_running_loop().run_in_executor(None, emitter.sync_flush)
@@ -521,12 +535,13 @@ def test_restart_in_an_outage_loses_what_waits_in_memory(run, collector):
 
 def test_restart_in_an_outage_loses_nothing_from_a_file(run, collector):
     """The first process that tracks sends what waits from before."""
-    collector.refuse_connections()
+    # So long that no retry is under way in the end.
+    collector.respond_always(Answer(503, headers={"Retry-After": "60"}))
     code, _, stderr = run({"outage.py": OUTAGE}, "outage.py", "sqlite:///events.db")
 
     assert code == 0
     assert LEFT_AT_EXIT in logged(stderr)
-    collector.accept_connections()
+    collector.respond_always(200)
     assert run({"outage.py": OUTAGE}, "outage.py", "sqlite:///events.db")[0] == 0
 
     assert len(collector.payloads) == 6
@@ -534,11 +549,12 @@ def test_restart_in_an_outage_loses_nothing_from_a_file(run, collector):
 
 def test_hour_of_an_outage_makes_as_many_requests_as_the_page_says():
     """The backoff is played with a clock of its own, for many processes."""
+    maximum = Emitter("collector.example.com").max_retry_delay_seconds
 
     def play(seed):
         jitter, seconds, delays = random.Random(seed).random, 0.0, [0.0]
         while seconds < 3600:
-            delays.append(next_delay(delays[-1], EMITTER.max_retry_delay_seconds, jitter=jitter))
+            delays.append(next_delay(delays[-1], maximum, jitter=jitter))
             seconds += delays[-1]
         return delays[1:]
 
@@ -550,16 +566,13 @@ def test_hour_of_an_outage_makes_as_many_requests_as_the_page_says():
     assert all(30 <= delay <= 60 for hour in hours for delay in hour[8:])
 
 
-EMITTER = Emitter("collector.example.com", flush_on_exit=False)
-
-
 def test_figures_of_the_page_are_those_of_the_library():
     """Defaults that the page names are what they are in the code."""
     page = text_of(PAGE)
-    store = InMemoryEventStore()
+    store, emitter = InMemoryEventStore(), Emitter("collector.example.com")
     of_stores = [inspect.signature(kind.__init__).parameters for kind in (SQLiteEventStore, RedisEventStore)]
 
-    assert (store.buffer_capacity, EMITTER.max_request_bytes, EMITTER.batch_size) == (10_000, 900_000, 10)
+    assert (store.buffer_capacity, emitter.max_request_bytes, emitter.batch_size) == (10_000, 900_000, 10)
     assert "takes 10,000 events" in page
     assert "2.7\n  events per second" in page
     assert int(3600 * 2.7) < store.buffer_capacity < int(3600 * 2.8)
@@ -627,10 +640,10 @@ def test_lines_of_the_log_are_those_of_the_page(collector, caplog):
         tracker.flush()
     tracker.track(event)
     collector.refuse_connections()
-    with Tracker("shop", Emitter(collector.url, buffer_capacity=3, **options)) as tracker:
-        for _ in range(4):
-            tracker.track(event)
-        tracker.close(timeout=0)
+    tracker = Tracker("shop", Emitter(collector.url, buffer_capacity=3, **options))
+    for _ in range(4):
+        tracker.track(event)
+    tracker.close(timeout=0)
 
     found = lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
     assert found == {line for _, _, line in LINES} - AT_THE_EXIT
