@@ -1,5 +1,6 @@
 """What payloads look like on the wire: their values, their encoding in a request, and how many bytes that takes."""
 
+import contextlib
 import json
 from typing import Any, Callable, Dict, List, NamedTuple
 from urllib.parse import urlencode
@@ -99,7 +100,9 @@ def adapt(payload: PayloadDict, method: Method) -> None:
             if type(name) is str and _utf8(name) != name:
                 payload[_utf8(name)] = payload.pop(name)
         elif type(value) in (int, float):
-            payload[name] = _text(name, value)
+            # No encoding will take a number that has no text, either.
+            with contextlib.suppress(EncodingError):
+                payload[name] = _text(name, value)
 
 
 def query_string(payload: PayloadDict) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -491,6 +492,15 @@ def test_payload_without_a_text_holds_up_no_other(method):
 
     assert fates(outcome) == ("ac", "b", "")
     assert outcome.rejection.startswith("they cannot be encoded")
+
+
+@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="integers of any length have a text here")
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_number_without_a_text_holds_up_no_other(method):
+    """Python refuses to print a number that is too long."""
+    sender = FakeSender(method)
+
+    assert fates(delivery(sender, [{"eid": "a"}, {"eid": "b", "x": 10**5_000}])) == ("a", "b", "")
 
 
 def test_lone_surrogate_in_a_query_becomes_a_question_mark():
