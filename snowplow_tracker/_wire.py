@@ -93,6 +93,9 @@ def adapt(payload: PayloadDict, method: Method) -> None:
 
     So it is after an emitter's method was changed, and in a store that emitters of both methods use.
     """
+    # Nearly always there is nothing to do; a set that is made in C tells so faster than a loop does.
+    if method == "post" and set(map(type, payload.values())) == {str}:
+        return
     for name, value in list(payload.items()):
         if method == "get":
             if type(value) is str:
