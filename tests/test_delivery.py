@@ -511,6 +511,14 @@ def test_lone_surrogate_in_a_query_becomes_a_question_mark():
     assert payload == {"eid": "a", "x": "b?c", "y?": 1, "stm": "1700000000000"}
 
 
+def test_list_in_a_query_is_sent(caplog):
+    """Only an application passes one itself; it counts by the length that `requests` gives it."""
+    sender = FakeSender("get")
+
+    assert fates(delivery(sender, [{"eid": "a", "x": ["b" * 12_000, "c" * 12_000]}])) == ("a", "", "")
+    assert "Event a makes a URL of 24056 characters" in caplog.text
+
+
 def test_lone_surrogate_deep_in_a_value_is_rejected():
     """Only what an application passes itself has it there. A retry would be in vain."""
     sender = FakeSender("get")
