@@ -300,10 +300,11 @@ def check_arrivals(storm: Storm, collector: ChaoticCollector) -> None:
 def _surroundings(monkeypatch):
     """Trust the collector, and log nothing: tracebacks in records that pytest keeps would hold connections open."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", LocalCollector().certificate_file)
+    before = logging.root.manager.disable
     # Loggers remember what is enabled, until this function tells them.
     logging.disable(logging.CRITICAL)
     yield
-    logging.disable(logging.NOTSET)
+    logging.disable(before)
 
 
 def climate_of(seed: int, method: str) -> Dict[str, Any]:
