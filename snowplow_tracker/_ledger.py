@@ -133,7 +133,7 @@ class Ledger:
         """
         with self.lock:
             try:
-                return self.store.size()
+                return self._size()
             except Exception:
                 return if_unknown
 
@@ -367,7 +367,7 @@ class Ledger:
     def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
         if self.closed:
             return Refusal("the emitter is closed")
-        size = self.store.size()
+        size = self._size()
         self.size_after_add = size
         if not self._has_looked:
             self._has_looked = True
@@ -376,6 +376,10 @@ class Ledger:
             return Refusal("the buffer is full")
         # Stores in the wild return nothing; only a plain False is a refusal.
         return Refusal("the event store refused") if self.store.add_event(payload) is False else None
+
+    def _size(self) -> int:
+        # A store of the application's may answer anything. What is no number counts as a failure of the store.
+        return int(self.store.size())
 
     def _claim(self, batch: PayloadDictList) -> List[Claim]:
         if not batch:

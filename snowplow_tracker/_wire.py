@@ -1,5 +1,6 @@
 """What payloads look like on the wire: their values, their encoding in a request, and how many bytes that takes."""
 
+import contextlib
 import json
 from typing import Any, Callable, Dict, List, NamedTuple
 from urllib.parse import urlencode
@@ -94,8 +95,9 @@ def adapt(payload: PayloadDict, method: Method) -> None:
 
     So it is after an emitter's method was changed, and in a store that emitters of both methods use.
     """
+    # Nearly always there is nothing to do, which is told in C.
     if method == "post" and _NUMBERS.isdisjoint(map(type, payload.values())):
-        return  # as it is nearly always, and told in C
+        return
     for name, value in list(payload.items()):
         if method == "get":
             if type(value) is str:
@@ -103,7 +105,9 @@ def adapt(payload: PayloadDict, method: Method) -> None:
             if type(name) is str and _utf8(name) != name:
                 payload[_utf8(name)] = payload.pop(name)
         elif type(value) in _NUMBERS:
-            payload[name] = _text(name, value)
+            # No encoding will take a number that has no text, either.
+            with contextlib.suppress(EncodingError):
+                payload[name] = _text(name, value)
 
 
 def query_string(payload: PayloadDict) -> str:

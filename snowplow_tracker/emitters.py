@@ -853,14 +853,15 @@ class Emitter(EmitterProtocol):
             )
 
     def _report(self, outcome: Outcome) -> None:
-        not_delivered = outcome.rejected + outcome.to_retry
+        # A callback may change the list that it gets.
+        delivered_count, not_delivered = len(outcome.delivered), outcome.rejected + outcome.to_retry
         # Each option is read once, as another thread may take it away.
         on_success = self.on_success
         if outcome.delivered and on_success is not None:
             call_back(on_success, outcome.delivered)
         on_failure = self.on_failure
         if not_delivered and on_failure is not None:
-            call_back(on_failure, len(outcome.delivered), not_delivered)
+            call_back(on_failure, delivered_count, not_delivered)
 
     def _flush_here(self, hold_back: bool) -> None:
         """Flush in this thread, and once more if a callback asked for it."""

@@ -31,8 +31,8 @@ MAX_RETRY_DELAY_SECONDS = 0.05
 REQUEST_TIMEOUT_SECONDS = 0.3
 # How many connections are refused in an outage at the least.
 REFUSED = 3
-# More than so many payloads wait only if something holds them up.
-CROWD = 4 * BATCH_SIZE
+# While so many payloads wait, nothing more is tracked.
+CROWD = 8 * BATCH_SIZE
 
 
 @dataclass(frozen=True)
@@ -99,15 +99,18 @@ class Application:
             for _ in range(events):
                 self.track()
                 # Otherwise all is tracked during a single backoff, and no thread that tracks ever sends.
-                eventually(lambda: self.emitter.stats().buffered < CROWD)
+                eventually(self.has_room)
                 if self._random.random() < 0.05:
                     self.do_something_else()
         except BaseException as error:
             self.storm.errors.append(error)
 
+    def has_room(self) -> bool:
+        return self.emitter.stats().buffered < CROWD
+
     def go_on(self) -> None:
         """Track a few events, and try to send all that wait."""
-        for _ in range(BATCH_SIZE):
+        for _ in range(BATCH_SIZE if self.has_room() else 0):
             self.track()
         self.tracker.flush()
 
@@ -258,7 +261,8 @@ def endure_outage(application: Application, collector: ChaoticCollector, seconds
     began, first = time.monotonic(), len(storm.attempts)
 
     def is_over() -> bool:
-        application.track()
+        if application.has_room():
+            application.track()
         refused = sum(attempt.started >= began for attempt in storm.attempts[first:])
         return refused >= REFUSED and time.monotonic() >= began + seconds
 
@@ -296,10 +300,11 @@ def check_arrivals(storm: Storm, collector: ChaoticCollector) -> None:
 def _surroundings(monkeypatch):
     """Trust the collector, and log nothing: tracebacks in records that pytest keeps would hold connections open."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", LocalCollector().certificate_file)
+    before = logging.root.manager.disable
     # Loggers remember what is enabled, until this function tells them.
     logging.disable(logging.CRITICAL)
     yield
-    logging.disable(logging.NOTSET)
+    logging.disable(before)
 
 
 def climate_of(seed: int, method: str) -> Dict[str, Any]:
@@ -328,8 +333,7 @@ def test_no_seed_of_many_loses_an_event(kind, method, capsys):
     slowest_track_seconds = 0.0
     for seed in itertools.count(1_000):
         climate = climate_of(seed, method)
-        if method == "get":
-            climate["sanity"] = 0.95
+        climate["sanity"] = 0.6 if method == "post" else 0.95
         try:
             storm, collector = survive(kind, method, seed, events=700, odd_answers=100, outage_seconds=2, **climate)
         except BaseException as error:

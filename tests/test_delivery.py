@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -493,12 +494,29 @@ def test_payload_without_a_text_holds_up_no_other(method):
     assert outcome.rejection.startswith("they cannot be encoded")
 
 
+@pytest.mark.skipif(not hasattr(sys, "set_int_max_str_digits"), reason="integers of any length have a text here")
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_number_without_a_text_holds_up_no_other(method):
+    """Python refuses to print a number that is too long."""
+    sender = FakeSender(method)
+
+    assert fates(delivery(sender, [{"eid": "a"}, {"eid": "b", "x": 10**5_000}])) == ("a", "b", "")
+
+
 def test_lone_surrogate_in_a_query_becomes_a_question_mark():
     """No URL holds it, and it may have been accepted for POST, or have waited in a store for another emitter."""
     sender, payload = FakeSender("get"), {"eid": "a", "x": "b\ud800c", "y\udfff": 1}
 
     assert fates(delivery(sender, [payload])) == ("a", "", "")
     assert payload == {"eid": "a", "x": "b?c", "y?": 1, "stm": "1700000000000"}
+
+
+def test_list_in_a_query_is_sent(caplog):
+    """Only an application passes one itself; it counts by the length that `requests` gives it."""
+    sender = FakeSender("get")
+
+    assert fates(delivery(sender, [{"eid": "a", "x": ["b" * 12_000, "c" * 12_000]}])) == ("a", "", "")
+    assert "Event a makes a URL of 24056 characters" in caplog.text
 
 
 def test_lone_surrogate_deep_in_a_value_is_rejected():

@@ -266,6 +266,18 @@ def test_callback_that_empties_its_list_harms_nothing(collector):
     assert eids(emitter.event_store.event_buffer) == ["0", "1"]
 
 
+def test_callback_that_empties_its_list_changes_no_count():
+    """`on_failure` is told how many were delivered, whatever `on_success` did to their list."""
+    counts = []
+    emitter = Emitter("collector.example.com", method="get", batch_size=3, custom_retry_codes={500: False})
+    emitter.on_success, emitter.on_failure = list.clear, lambda count, unsent: counts.append(count)
+    emitter.http_get = lambda payload: 500 if payload["eid"] == "1" else 200
+
+    fill(emitter, 3)
+
+    assert counts == [2]
+
+
 def test_direct_send_in_the_application_is_followed_by_a_flush_that_a_callback_asked_for(collector):
     """A batch that a callback completes goes out although no flush was under way."""
     emitter = Emitter(collector.url, batch_size=1)

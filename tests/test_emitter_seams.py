@@ -407,6 +407,23 @@ def test_attributes_that_applications_read():
     assert emitter.endpoint == "https://collector.example.com/com.snowplowanalytics.snowplow/tp2"
 
 
+@both
+@pytest.mark.parametrize("size", [None, "many"])
+def test_store_whose_size_is_no_number_is_one_that_fails(caplog, emitter_class, size):
+    """Nothing raises because of the store: what it has no room for is dropped, with the reason in the log."""
+    store = InMemoryEventStore()
+    store.size = lambda: size
+    emitter = emitter_class("collector.example.com", batch_size=1, event_store=store)
+
+    emitter.input({"eid": "0"})
+    emitter.flush()
+    emitter.sync_flush()
+
+    assert emitter.stats().dropped == 1
+    assert emitter.close()
+    assert "the event store failed" in caplog.text
+
+
 def test_store_may_be_replaced():
     """A new event store counts from the next payload on."""
     emitter = Emitter("collector.example.com")
