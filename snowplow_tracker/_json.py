@@ -6,14 +6,13 @@ from datetime import date, datetime, time
 from enum import Enum
 from functools import singledispatch
 from json import JSONEncoder
-from typing import TYPE_CHECKING, Any, Callable, Collection, FrozenSet, List, Optional, Tuple, Type, Union
+from typing import TYPE_CHECKING, Any, Callable, Collection, Dict, FrozenSet, List, Optional, Union
 
 from ._shown import shown
 from .typing import JsonEncoderFunction
 
 if TYPE_CHECKING:
     from decimal import Decimal
-    from uuid import UUID
 
 __all__ = ["EncodingError", "encode_json", "encode_readable_json", "plain"]
 
@@ -51,25 +50,16 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: If nothing is registered for the value's type.
     """
-    decimal, uuid = _types_imported_late()
-    if isinstance(value, uuid):
-        return str(value)
-    if isinstance(value, decimal):
-        return _plain_decimal(value)
-    raise TypeError(f"there is no JSON for the type {type(value).__name__}")
+    form = _late_form(type(value))
+    if form is None:
+        raise TypeError(f"there is no JSON for the type {type(value).__name__}")
+    return form(value)
 
 
-def _types_imported_late() -> Tuple[Type["Decimal"], Type["UUID"]]:
-    """Give the types whose modules cost more time to import than most applications have a use for."""
-    from decimal import Decimal
-    from uuid import UUID
-
-    return Decimal, UUID
-
-
-def _is_known(value: Any) -> bool:
-    """Tell whether `plain` has a form for a value."""
-    return plain.dispatch(type(value)) is not plain.dispatch(object) or isinstance(value, _types_imported_late())
+def _late_form(kind: type) -> Optional[Callable[[Any], Any]]:
+    """Give the form of a type whose module costs more time to import than most applications have a use for."""
+    names = {f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__}
+    return next((form for name, form in _LATE_FORMS.items() if name in names), None)
 
 
 def _plain_decimal(value: "Decimal") -> Union[int, float, None]:
@@ -93,6 +83,9 @@ def _plain_bytes(value: Union[bytes, bytearray]) -> str:
         return base64.b64encode(value).decode("ascii")
 
 
+# By name, because it must not take an import to know one of these, least of all while the interpreter shuts down.
+_LATE_FORMS: Dict[str, Callable[[Any], Any]] = {"decimal.Decimal": _plain_decimal, "uuid.UUID": str}
+
 plain.register(datetime, datetime.isoformat)
 plain.register(date, date.isoformat)
 plain.register(time, time.isoformat)
@@ -105,12 +98,13 @@ plain.register(bytearray, _plain_bytes)
 
 def _plain_or(json_encoder: JsonEncoderFunction) -> JsonEncoderFunction:
     """Ask the user's function first, as 1.1.0 did, and fall back on `plain` where it would raise."""
+    unknown = plain.dispatch(object)
 
     def default(value: Any) -> Any:
         try:
             return json_encoder(value)
         except Exception:
-            if not _is_known(value):
+            if plain.dispatch(type(value)) is unknown and _late_form(type(value)) is None:
                 raise
             return plain(value)
 

@@ -5,7 +5,7 @@ import inspect
 import logging
 import threading
 from operator import attrgetter
-from typing import Any, Callable, Dict, List, NamedTuple, Optional
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 from .event_store import DEFAULT_BUFFER_CAPACITY, InMemoryEventStore
 from .typing import EmitterStats, EventStore, PayloadDict, PayloadDictList
@@ -67,7 +67,6 @@ class Ledger:
     accepted here may be delivered elsewhere.
 
     Attributes:
-        size_after_add: How many payloads waited after the last `add`; 0 if the store could not tell.
         has_found: The first `add` since `reset` has found payloads in a durable store, which others have left there.
     """
 
@@ -84,7 +83,6 @@ class Ledger:
         self.figures = Figures()
         self.bytes_queued = 0
         self.wire_bytes = 0
-        self.size_after_add = 0
         self.has_found = False
         self._has_looked = False
         self._hand_outs = 0
@@ -189,7 +187,7 @@ class Ledger:
             self.figures.last_status = int(status)
             self.figures.last_error = error
 
-    def add(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
+    def add(self, payload: PayloadDict, capacity: Optional[int]) -> Tuple[Optional[Refusal], int]:
         """Accept a payload.
 
         Args:
@@ -197,19 +195,17 @@ class Ledger:
             capacity: How many payloads may wait or be in flight; None for what the store says.
 
         Returns:
-            Why the payload was not accepted; None if it was.
+            Why the payload was not accepted, None if it was; and how many wait now, 0 if the store failed.
         """
-        figures, is_counted = self.figures, False
+        figures, is_counted, waiting = self.figures, False, 0
         with self.lock:
-            self.size_after_add = 0
             try:
                 try:
-                    refusal = self._offer(payload, capacity)
+                    refusal, waiting = self._offer(payload, capacity)
                 except Exception as error:
                     refusal = Refusal("the event store failed", error)
                 if refusal is None:
                     figures.accepted, is_counted = figures.accepted + 1, True
-                    self.size_after_add += 1
                     if self.measure is not None:
                         self._count_bytes([payload], 1)
                 else:
@@ -220,7 +216,7 @@ class Ledger:
                     known = figures.delivered + figures.rejected + len(self._in_flight) + self.waiting()
                     figures.accepted = max(figures.accepted, known)
                 raise
-        return refusal
+        return refusal, waiting
 
     def take(self, limit: Optional[int] = None, unless_in_flight: bool = False) -> List[Claim]:
         """Have the store hand payloads out, oldest first.
@@ -364,18 +360,19 @@ class Ledger:
             self.bytes_queued = self.wire_bytes = 0
             self._count_bytes(self._waiting_payloads(), 1)
 
-    def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Optional[Refusal]:
+    def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Tuple[Optional[Refusal], int]:
         if self.closed:
-            return Refusal("the emitter is closed")
+            return Refusal("the emitter is closed"), 0
         size = self._size()
-        self.size_after_add = size
         if not self._has_looked:
             self._has_looked = True
             self.has_found = self.is_durable and size > 0
         if size + len(self._in_flight) >= self.capacity(capacity):
-            return Refusal("the buffer is full")
+            return Refusal("the buffer is full"), size
         # Stores in the wild return nothing; only a plain False is a refusal.
-        return Refusal("the event store refused") if self.store.add_event(payload) is False else None
+        if self.store.add_event(payload) is False:
+            return Refusal("the event store refused"), size
+        return None, size + 1
 
     def _size(self) -> int:
         # A store of the application's may answer anything. What is no number counts as a failure of the store.

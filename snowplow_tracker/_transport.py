@@ -39,6 +39,8 @@ _MAX_ANSWER_BYTES = 65_536
 _MAX_ANSWER_SECONDS = 1.0
 # What an exception says goes into the log and the statistics.
 _MAX_ERROR_CHARACTERS = 1_000
+# Nor a fragment, which would stand behind it.
+_HAS_NO_QUERY = re.compile(r"[^?#]+\Z").match
 _QUERY = re.compile(r"\?\S+")
 _MAX_REDIRECTS = 5
 _CHANGED_TO_GET = {301, 302, 303}
@@ -261,7 +263,7 @@ class _CollectorSession(requests.Session):
             self._template = key, super().prepare_request(blank)
         prepared = self._template[1].copy()
         if request.params:
-            if is_plain(request.params) and "?" not in (prepared.url or ""):
+            if is_plain(request.params) and _HAS_NO_QUERY(prepared.url or ""):
                 prepared.url = f"{prepared.url}?{query_string(request.params)}"
             else:
                 prepared.prepare_url(request.url, request.params)

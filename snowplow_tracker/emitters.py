@@ -333,19 +333,18 @@ class Emitter(EmitterProtocol):
         if self.byte_limit is not None and self._measured_method != self.method:
             self._measure_from_now_on()
 
-        refusal = self._ledger.add(accepted, self.buffer_capacity)
+        refusal, waiting = self._ledger.add(accepted, self.buffer_capacity)
         if refusal is not None:
             self._drops.report(accepted, *refusal, self.on_failure)
-            if self._ledger.closed or not self._ledger.is_durable:
+            if self._ledger.closed:
                 return
-            # What fills a durable store may have been left there by others, and nothing else would begin to send it.
         interval = self.flush_interval
         if interval is not None and not self.timer.is_active():
             self.timer.start(interval)
             if self._ledger.closed or self.flush_interval is None:
                 # Another thread has closed the emitter, or cancelled the timer, before the line above.
                 self.timer.cancel()
-        self._flush_if_due()
+        self._flush_if_due(waiting, is_full=refusal is not None)
         seconds_to_exit = lifecycle.seconds_to_exit()
         if seconds_to_exit is None or not self.flush_on_exit or self._is_inside_flush():
             return
@@ -353,19 +352,26 @@ class Emitter(EmitterProtocol):
         if not self._flush_at_exit(seconds_to_exit):
             self._give_up("an event was tracked too late in the exit of the interpreter")
 
-    def _flush_if_due(self) -> None:
-        """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store."""
+    def _flush_if_due(self, waiting: int, is_full: bool) -> None:
+        """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store.
+
+        Args:
+            waiting: How many waited when the event had been put in. Another thread may have taken them by now.
+            is_full: The event found no room. Mostly somebody is about to make some; but what fills the store may come
+                from other emitters, and a capacity may have been lowered, or the thread have died that was to send.
+        """
         ledger = self._ledger
-        # A flush of another thread's may have taken what waited by now, so what counts is how much it was after `add`.
-        waiting = ledger.size_after_add
-        is_due = self._has_reached_limit(waiting) if self._has_own_limit() else self._is_limit(waiting)
+        if is_full:
+            is_due = waiting > 0 and not ledger.in_flight() and not self._is_backing_off()
+        else:
+            is_due = self._has_reached_limit(waiting) if self._has_own_limit() else self._is_limit(waiting)
         if is_due or ledger.has_found:
             ledger.has_found = False
             self._flush_for_event()
 
     def _has_own_limit(self) -> bool:
-        """Tell whether an application has replaced `reached_limit`, in a subclass or in this object."""
-        return "reached_limit" in self.__dict__ or type(self).reached_limit is not Emitter.reached_limit
+        """Tell whether an application has replaced `reached_limit`, in a class or in this object."""
+        return "reached_limit" in self.__dict__ or type(self).reached_limit is not _REACHED_LIMIT
 
     def _has_reached_limit(self, waiting: int) -> bool:
         """Ask the application's own `reached_limit`, which may ask ours."""
@@ -1257,6 +1263,8 @@ class AsyncEmitter(Emitter):
 
 # What `flush` is unless an application replaces it, in these classes too.
 _FLUSHES = (Emitter.flush, AsyncEmitter.flush)
+# And `reached_limit`.
+_REACHED_LIMIT = Emitter.reached_limit
 
 
 class _Flush:

@@ -68,7 +68,7 @@ class StoreOnlyEmitter(PayloadReceiver):
             TypeError: The payload is no dict, or a value in it cannot be encoded.
         """
         accepted = wire_payload(payload, "post")
-        refusal = self._ledger.add(accepted, None)
+        refusal, _ = self._ledger.add(accepted, None)
         if refusal is not None:
             self._drops.report(accepted, *refusal, self.on_failure)
 

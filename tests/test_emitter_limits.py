@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import threading
 from urllib.parse import urlencode
 
@@ -338,3 +339,97 @@ def test_input_keeps_a_copy():
     payload["eid"] = "changed"
 
     assert emitter.event_store.event_buffer == [{"eid": "0"}]
+
+
+class Hesitant(InMemoryEventStore):
+    """Stops in `size` when it is told to, as if the interpreter had changed threads there."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.hesitates = False
+        self.is_here = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def size(self):
+        if self.hesitates:
+            self.hesitates = False
+            self.is_here.set()
+            assert self.may_go_on.wait(PATIENCE_SECONDS)
+        return super().size()
+
+
+def test_thread_that_completes_a_batch_flushes_whatever_others_put_in():
+    """It knows how much waited after its own payload, though the next thread is inside the store by then."""
+    store = Hesitant(buffer_capacity=2)
+    emitter = Emitter("collector.example.com", batch_size=2, event_store=store)
+    requests, other = [], threading.Thread(target=emitter.input, args=({"eid": "2"},))
+    emitter.http_post = lambda data: requests.append(data) or 200
+
+    class Interrupting(type(emitter._ledger)):
+        def add(self, payload, capacity):
+            outcome = super().add(payload, capacity)
+            if payload["eid"] == "1":
+                store.hesitates = True
+                other.start()
+                assert store.is_here.wait(PATIENCE_SECONDS)
+                store.may_go_on.set()
+                other.join(PATIENCE_SECONDS)
+            return outcome
+
+    emitter._ledger.__class__ = Interrupting
+    emitter.input({"eid": "0"})
+    emitter.input({"eid": "1"})
+
+    assert len(requests) == 1
+    assert (emitter.stats().buffered, emitter.stats().dropped) == (0, 1)
+
+
+def fills_a_lowered_capacity(emitter):
+    emitter.buffer_capacity = 3
+
+
+def fills_a_small_store(emitter):
+    emitter.event_store.buffer_capacity = 5
+
+
+@pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
+@pytest.mark.parametrize("fills", [fills_a_lowered_capacity, fills_a_small_store])
+def test_full_buffer_is_sent_when_an_event_finds_no_room(collector, emitter_class, fills):
+    """Whatever has filled it without a flush; else each event from now on would be dropped, sick collector or not."""
+    with emitter_class(collector.url, batch_size=10, event_store=InMemoryEventStore()) as emitter:
+        for payload in numbered(5):
+            emitter.input(payload)
+        fills(emitter)
+        emitter.input({"eid": "no room"})
+        eventually(lambda: emitter.stats().delivered == 5)
+        emitter.input({"eid": "5"})
+
+        assert (emitter.stats().buffered, emitter.stats().dropped) == (1, 1)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_full_buffer_is_sent_by_another_thread_when_one_has_died(collector):
+    """What was put back then leaves the next event no room, which starts a new thread."""
+    with AsyncEmitter(collector.url, batch_size=5, buffer_capacity=5) as emitter:
+        emitter.http_post = lambda data: sys.exit()
+        for payload in numbered(5):
+            emitter.input(payload)
+        eventually(lambda: not any(thread.is_alive() for thread in emitter._workers._threads))
+        del emitter.http_post
+        assert emitter.stats().buffered == 5
+
+        emitter.input({"eid": "no room"})
+
+        assert eids(collector.wait_for_payloads(5)) == ["0", "1", "2", "3", "4"]
+
+
+def test_full_buffer_is_left_alone_during_a_backoff():
+    """Events that find no room then ask nothing of a sick collector."""
+    emitter = sick(batch_size=2, buffer_capacity=2)
+    requests = []
+    emitter.http_post = lambda data: requests.append(data) or 503
+    for payload in numbered(20):
+        emitter.input(payload)
+
+    assert len(requests) == 1
+    assert (emitter.stats().buffered, emitter.stats().dropped) == (2, 18)

@@ -95,6 +95,19 @@ def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(col
     assert emitter.stats().delivered == 3
 
 
+@pytest.mark.parametrize("suffix", ["?key=value", "#fragment", "?key=value#fragment"])
+def test_query_of_an_event_finds_its_place_in_an_endpoint(collector, suffix):
+    """Behind a query of the endpoint's own, and before a fragment, which is never sent."""
+    emitter = Emitter(collector.url, method="get", batch_size=1)
+    emitter.endpoint += suffix
+
+    emitter.input({"e": "pv", "eid": "1"})
+
+    [payload] = collector.payloads
+    assert (payload["e"], payload["eid"]) == ("pv", "1")
+    assert emitter.stats().delivered == 1
+
+
 @both
 def test_endpoint_may_be_changed_at_any_time(emitter_class):
     """A URL with the collector's route for one method tells that for the other, too; one's own URL serves both."""

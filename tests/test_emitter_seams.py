@@ -199,6 +199,21 @@ def test_methods_are_looked_up_late(emitter_class):
     assert calls == ["flush", "flush"]
 
 
+@both
+@pytest.mark.parametrize("is_reached", [False, True])
+def test_limit_of_a_class_may_be_patched(emitter_class, is_reached):
+    """Patching `reached_limit` for all emitters takes effect as patching it for one does."""
+    emitter = emitter_class("collector.example.com", batch_size=1 if not is_reached else 100)
+    calls = []
+    emitter.flush = lambda: calls.append("flush")
+
+    with mock.patch.object(Emitter, "reached_limit", return_value=is_reached) as reached_limit:
+        fill(emitter, 1)
+
+    assert reached_limit.call_count == 1
+    assert calls == ["flush"] * is_reached
+
+
 def test_rules_of_a_subclass_count():
     """`is_good_status_code` and `_should_retry` may be overridden."""
 

@@ -569,3 +569,31 @@ def test_emitters_that_live_longer_than_their_modules_end_quietly():
     """
 
     assert run(script, "") == (0, "", "")
+
+
+def test_values_of_late_types_are_encoded_when_nothing_can_be_imported_any_more():
+    """The interpreter forgets its modules before it deletes the last objects, which may still track."""
+    script = """
+        import builtins, decimal, uuid
+        from snowplow_tracker import SelfDescribing, SelfDescribingJson, Tracker
+
+        class Printing:
+            def input(self, payload):
+                print(payload["ue_pr"])
+
+        class Late:
+            def __init__(self, tracker, event):
+                self.tracker, self.event = tracker, event
+
+            def __del__(self):
+                self.tracker.track(self.event)
+
+        data = {"id": uuid.UUID(int=5), "total": decimal.Decimal("49.95")}
+        event = SelfDescribing(SelfDescribingJson("iglu:com.acme/order/jsonschema/1-0-0", data))
+        builtins.late = Late(Tracker("test", Printing(), encode_base64=False), event)
+    """
+
+    code, stdout, stderr = run(script, "unused")
+
+    assert (code, stderr) == (0, "")
+    assert '"id":"00000000-0000-0000-0000-000000000005","total":49.95' in stdout

@@ -59,7 +59,7 @@ def ledger(store):
 def filled(*eids):
     ledger = Ledger(InMemoryEventStore())
     for eid in eids:
-        assert ledger.add({"eid": eid}, None) is None
+        assert ledger.add({"eid": eid}, None)[0] is None
     return ledger
 
 
@@ -125,7 +125,7 @@ def test_only_a_plain_false_is_a_refusal(answer):
     """Stores in the wild return nothing, or what they like."""
     ledger = Ledger(ListStore(added=answer))
 
-    assert ledger.add({}, None) is None
+    assert ledger.add({}, None)[0] is None
     assert states(ledger) == {"accepted": 1, "buffered": 1}
 
 
@@ -133,7 +133,7 @@ def test_refusal_of_the_store_is_a_drop():
     """A payload that the store does not take was never accepted, and the reason is told."""
     ledger = Ledger(ListStore(added=False))
 
-    assert ledger.add({}, None) == Refusal("the event store refused")
+    assert ledger.add({}, None)[0] == Refusal("the event store refused")
     assert states(ledger) == {}
     assert ledger.figures.dropped == 1
 
@@ -143,7 +143,7 @@ def test_store_that_fails_to_add_costs_a_drop(ledger, store, method):
     """What the store raises is told, not raised."""
     store.failing = {method}
 
-    assert ledger.add({}, None) == Refusal("the event store failed", BROKEN)
+    assert ledger.add({}, None)[0] == Refusal("the event store failed", BROKEN)
     assert ledger.figures.dropped == 1
     assert ledger.figures.accepted == 0
 
@@ -152,7 +152,7 @@ def test_closed_ledger_refuses(ledger):
     """After the close nothing is accepted any more."""
     ledger.close()
 
-    assert ledger.add({}, None) == Refusal("the emitter is closed")
+    assert ledger.add({}, None)[0] == Refusal("the emitter is closed")
     assert ledger.closed
     assert ledger.figures.dropped == 1
     assert states(ledger) == {}
@@ -160,7 +160,7 @@ def test_closed_ledger_refuses(ledger):
 
 def test_full_buffer_refuses(ledger):
     """No more payloads than the capacity wait."""
-    results = [ledger.add({}, 2) for _ in range(3)]
+    results = [ledger.add({}, 2)[0] for _ in range(3)]
 
     assert results == [None, None, Refusal("the buffer is full")]
     assert ledger.figures.dropped == 1
@@ -172,9 +172,9 @@ def test_payloads_in_flight_count_for_the_capacity(ledger):
     ledger.add({}, 1)
     in_flight = payloads_of(ledger.take())
 
-    while_in_flight = ledger.add({}, 1)
+    while_in_flight, _ = ledger.add({}, 1)
     ledger.settle(in_flight, [])
-    after_delivery = ledger.add({}, 1)
+    after_delivery, _ = ledger.add({}, 1)
 
     assert while_in_flight == Refusal("the buffer is full")
     assert after_delivery is None
@@ -199,7 +199,7 @@ def test_capacity_is_the_store_s_own_if_none_is_given():
     ledger.add({}, None)
     ledger.take()
 
-    assert ledger.add({}, None) == Refusal("the buffer is full")
+    assert ledger.add({}, None)[0] == Refusal("the buffer is full")
 
 
 @pytest.mark.parametrize("capacity", [None, "many"], ids=repr)
@@ -208,8 +208,8 @@ def test_capacity_is_the_default_if_the_store_has_none(ledger, store, capacity):
     store.buffer_capacity = capacity
     store.payloads = [{}] * (DEFAULT_BUFFER_CAPACITY - 1)
 
-    assert ledger.add({}, None) is None
-    assert ledger.add({}, None) == Refusal("the buffer is full")
+    assert ledger.add({}, None)[0] is None
+    assert ledger.add({}, None)[0] == Refusal("the buffer is full")
 
 
 def test_payloads_are_taken_oldest_first():
@@ -618,7 +618,7 @@ def test_lock_may_be_taken_twice():
     ledger = filled()
 
     with ledger.lock:
-        refusal = ledger.add({}, None)
+        refusal, _ = ledger.add({}, None)
 
     assert refusal is None
 
@@ -711,15 +711,14 @@ def test_first_payload_finds_what_others_left():
 
 
 def test_size_after_a_payload_is_known(store):
-    """It spares the store a second question; nothing is known of a store that cannot tell."""
+    """It spares the store a second question; nothing is known of a store that fails."""
     ledger = Ledger(store)
     sizes = []
     for failing in ((), (), ("add_event",), ("size",)):
         store.failing = failing
-        ledger.add({}, None)
-        sizes.append(ledger.size_after_add)
+        sizes.append(ledger.add({}, None)[1])
 
-    assert sizes == [1, 2, 2, 0]
+    assert sizes == [1, 2, 0, 0]
 
 
 def test_thread_does_not_wait_for_itself():

@@ -5,10 +5,12 @@ import logging
 import math
 import time
 import uuid
+from unittest import mock
 
 import pytest
 
 from snowplow_tracker import (
+    AsyncEmitter,
     Emitter,
     Event,
     PageView,
@@ -683,3 +685,37 @@ def test_error_in_a_with_statement_passes_through():
 def test_logger_has_no_handlers():
     """How the log looks is the application's business."""
     assert tracker_module.logger.handlers == []
+
+
+def without_constructor():
+    class Own(Emitter):
+        def __init__(self):
+            pass
+
+        def input(self, payload):
+            pass
+
+        def sync_flush(self, timeout=None):
+            pass
+
+        def close(self, timeout=None):
+            return True
+
+    return Own()
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: mock.MagicMock(spec=Emitter),
+        lambda: mock.create_autospec(AsyncEmitter, instance=True),
+        without_constructor,
+    ],
+    ids=["spec", "autospec", "own constructor"],
+)
+def test_emitter_that_is_none_may_be_flushed_and_closed(make):
+    """Mocks of emitters, and classes that leave the constructor out, cannot tell what is left in them."""
+    tracker = Tracker("test", make())
+
+    assert tracker.flush() is tracker
+    assert tracker.close() is True

@@ -507,3 +507,8 @@ numbers: List[int] = [
     int(DEFAULT_ENCODE_BASE64),
 ]
 requester = Requester(requests.post, requests.get)
+
+
+def a_name_that_is_not_there() -> None:
+    """The stores that are imported late do not make a typo look like a name."""
+    snowplow_tracker.Emiter  # type: ignore[attr-defined]  # noqa: B018
