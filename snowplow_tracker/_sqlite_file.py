@@ -132,6 +132,7 @@ class SQLiteFile:
             try:
                 connection = self._connection or self._open(corruption)
                 corruption = None
+                changes = connection.total_changes
                 result = operation(connection)
             except sqlite3.Error as error:
                 self._roll_back()
@@ -142,13 +143,17 @@ class SQLiteFile:
                     raise SQLiteFileError(f"{self.path}: {error}") from error
             except OSError as error:
                 self._roll_back()
+                if isinstance(error, TimeoutError):
+                    # The folder is locked, and others wait for it as well.
+                    self._is_patient = False
                 raise SQLiteFileError(f"{self.path}: {error}") from error
             except BaseException:
                 self._roll_back()
                 raise
             else:
                 if self._is_current():
-                    if not self._is_patient:
+                    # To read succeeds while somebody else writes, so it does not tell that the file is free.
+                    if not self._is_patient and connection.total_changes > changes:
                         self._is_patient = True
                         _set_busy_timeout(connection, self._timeout)
                     return result

@@ -118,7 +118,7 @@ class SQLiteEventStore(EventStore):
                 stays sound. `full` loses nothing then either, and has each event wait for the disk. `off` never waits;
                 then such a crash may make the file corrupt, so that all that was in it is lost.
             timeout: Seconds to wait while another process writes, 0 or more. After a wait in vain there are only short
-                ones until the file is free again, so that threads do not queue up.
+                ones until something could be written again, so that threads do not queue up.
 
         Raises:
             TypeError: An argument has a wrong type.

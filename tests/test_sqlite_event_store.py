@@ -1105,11 +1105,41 @@ def test_only_the_first_waits_for_a_locked_file(open_store, path):
     store = open_store(timeout=0.1)
     assert store._file.run(busy_timeout) == 100
 
-    with locked(path), pytest.raises(SQLiteFileError, match="locked"):
-        store.add_event({})
+    with locked(path):
+        with pytest.raises(SQLiteFileError, match="locked"):
+            store.add_event({})
+        for _ in range(3):
+            # An emitter asks for the size before it adds; to read needs no lock.
+            assert store.size() == 0
+            assert store._file.run(busy_timeout) == 50
+            with pytest.raises(SQLiteFileError, match="locked"):
+                store.add_event({})
     impatient = store._file.run(busy_timeout)
+    fill(store, 1)
 
     assert impatient == 50
+    assert store._file.run(busy_timeout) == 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked on the platform")
+def test_only_the_first_waits_for_a_locked_folder(open_store, monkeypatch, tmp_path):
+    """An open that hangs in another process is waited for once, like a writer that hangs."""
+    waits = []
+    locked_folder = _sqlite_file._locked_folder
+
+    def noted(folder, timeout):
+        waits.append(timeout)
+        return locked_folder(folder, timeout)
+
+    store = open_store(timeout=0.1)
+    with locked_folder(tmp_path, 0):
+        monkeypatch.setattr(_sqlite_file, "_locked_folder", noted)
+        for _ in range(3):
+            with pytest.raises(SQLiteFileError, match="has locked"):
+                store.add_event({})
+    fill(store, 1)
+
+    assert waits == [0.1, 0.05, 0.05, 0.05]
     assert store._file.run(busy_timeout) == 100
 
 
