@@ -162,7 +162,16 @@ class SQLiteEventStore(EventStore):
         if count <= 0:
             return []
         self._look_after()
-        return self._run(functools.partial(self._hand_out, count), meanwhile=[])
+        batch: PayloadDictList = []
+        try:
+            return self._run(functools.partial(self._hand_out, count, batch), meanwhile=[])
+        except BaseException:
+            # A signal handler may have ended it after the claim, so that nobody gets what is claimed.
+            for payload in batch:
+                self._handed_out.pop(id(payload), None)
+            self._may_have_more = True
+            self._look_at = 0.0
+            raise
 
     def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
         """Remove payloads that are settled, or let them be handed out again in their old place.
@@ -227,6 +236,7 @@ class SQLiteEventStore(EventStore):
         self._unsettled: Dict[int, _Settlement] = {}
         self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._last_size = 0
+        self._may_have_more = False
         # Monotonic times.
         self._look_at = self._renew_at = 0.0
         self._key: Optional[bytes] = None
@@ -302,6 +312,8 @@ class SQLiteEventStore(EventStore):
         self._look_at = now + _LOOK_EVERY_SECONDS
         if self._unsettled:
             self._settle_all()
+        if self._may_have_more:
+            self._try(self._release_unknown)
         if self._handed_out and now >= self._renew_at:
             self._try(self._renew)
         self._try(self._return_lost)
@@ -319,16 +331,18 @@ class SQLiteEventStore(EventStore):
         )
         return self._last_size
 
-    def _hand_out(self, count: int, connection: "sqlite3.Connection") -> PayloadDictList:
+    def _hand_out(self, count: int, batch: PayloadDictList, connection: "sqlite3.Connection") -> PayloadDictList:
+        # It may hold what was found in a file that was replaced.
+        batch.clear()
         while self._count(connection):
             rows, expired = self._claim(count, connection)
             if expired:
                 self.expired += expired
                 log_apart(logging.ERROR, "Lost %d payloads: they were older than %g s", expired, self.max_age)
-            batch = self._payloads(rows)
+            self._read(rows, batch)
             if batch or not (rows or expired):
-                return batch
-        return []
+                break
+        return batch
 
     def _claim(self, count: int, connection: "sqlite3.Connection") -> Tuple[List[Tuple[int, str]], int]:
         """Take the oldest payloads for this store, and remove those before them that are too old.
@@ -360,9 +374,8 @@ class SQLiteEventStore(EventStore):
         self._note_renewal(owner)
         return rows, len(expired)
 
-    def _payloads(self, rows: List[Tuple[int, str]]) -> PayloadDictList:
-        """Return what stands in rows that were claimed. What cannot be read is given up, or it would come for ever."""
-        batch: PayloadDictList = []
+    def _read(self, rows: List[Tuple[int, str]], batch: PayloadDictList) -> None:
+        """Add what stands in rows that were claimed. What cannot be read is given up, or it would come for ever."""
         for row, text in rows:
             try:
                 payload = json.loads(text)
@@ -376,7 +389,6 @@ class SQLiteEventStore(EventStore):
             else:
                 batch.append(payload)
             self._handed_out[id(payload)] = row, payload
-        return batch
 
     def _settle(self, connection: "sqlite3.Connection") -> List[_Settlement]:
         settlements = list(self._unsettled.values())
@@ -448,6 +460,20 @@ class SQLiteEventStore(EventStore):
             connection.execute(_RELEASE_ALL, (self._owner,))
             connection.execute("DELETE FROM owner WHERE id = ?", (self._owner,))
         self._owner = None
+
+    def _release_unknown(self, connection: "sqlite3.Connection") -> None:
+        """Let what is claimed for this store be handed out again, unless it is handed out."""
+        self._may_have_more = False
+        try:
+            known = {row for row, _ in list(self._handed_out.values())}
+            with transaction(connection):
+                claimed = connection.execute(
+                    "SELECT payload_id FROM claim WHERE owner_id = ?", (self._owner,)
+                ).fetchall()
+                connection.executemany(_RELEASE, [(row, self._owner) for (row,) in claimed if row not in known])
+        except BaseException:
+            self._may_have_more = True
+            raise
 
     def _report(self, error: Exception) -> None:
         count = self._failures.add(str(error))

@@ -1598,6 +1598,46 @@ def test_interrupted_call_leaves_no_transaction_open(store, path):
     assert store.size() == 1
 
 
+@pytest.mark.parametrize("place", ["reading", "returning"])
+def test_hand_out_that_is_interrupted_strands_nothing(open_store, monkeypatch, place):
+    """An application may go on after Ctrl-C: what was claimed, and nobody got, is handed out, and nothing else."""
+    store, other = open_store(), open_store()
+    fill(store, 5)
+    held, of_other = store.get_events_batch(1), other.get_events_batch(1)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if place == "reading":
+            payloads = iter([{"eid": "2"}])
+            patch.setattr(sqlite_event_store, "json", mock.Mock(loads=lambda _: next(payloads, None) or stop()))
+        else:
+            patch.setattr(store._file, "_is_current", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_events_batch()
+
+    assert (store.size(), take(store)) == (3, ["2", "3", "4"])
+    assert (eids(held), eids(of_other), take(other)) == (["0"], ["1"], [])
+
+
+def test_interrupted_hand_out_is_made_up_for_when_the_file_is_free(open_store, path, monkeypatch, clocks):
+    """What cannot be given back at once is later."""
+    store = open_store(timeout=0)
+    fill(store, 2)
+    assert store.size() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(store._file, "_is_current", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.get_events_batch()
+
+    with locked(path):
+        assert store.size() == 0
+    clocks.advance(1)
+
+    assert take(store) == ["0", "1"]
+
+
 def test_any_other_error_is_followed_by_a_fresh_connection(store):
     """What a disk's trouble has left in a connection ends with it."""
     store.size()
