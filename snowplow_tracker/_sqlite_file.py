@@ -1,6 +1,7 @@
 """The database file that event stores of several processes share: its schema, and how it is opened, lost and mended."""
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -238,6 +239,9 @@ class SQLiteFile:
                         os.fchmod(descriptor, 0o600)
                 finally:
                     os.close(descriptor)
+            if not os.access(real_path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                # SQLite would make files beside it that stay read-only when this one does not.
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._identity = self._identity_now()
             connection: sqlite3.Connection = _import_sqlite3().connect(
                 f"{self._path.as_uri()}?mode=rw",

@@ -1051,8 +1051,9 @@ def test_read_only_file_or_folder_is_an_error(which):
 
         def add():
             store = SQLiteEventStore(path)
-            with pytest.raises(SQLiteFileError, match=r"readonly database|unable to open|Permission denied"):
+            with pytest.raises(SQLiteFileError, match=r"Permission denied"):
                 store.add_event({})
+            assert files(folder) == (["events.db"] if which == "file" else [])
 
         if os.geteuid() == 0:
             as_nobody(add)
@@ -1061,6 +1062,34 @@ def test_read_only_file_or_folder_is_an_error(which):
             add()
     finally:
         folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the platform has no such permissions")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_file_that_may_be_written_again_is_used_again():
+    """Somebody made it read-only by mistake, and mends that while the application runs."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o777)
+
+        def use():
+            path = folder / "events.db"
+            store = SQLiteEventStore(path)
+            fill(store, 1)
+            store.close()
+            path.chmod(0o400)
+            with pytest.raises(SQLiteFileError, match=r"events.db: \[Errno 13\] Permission denied$"):
+                store.add_event({})
+            path.chmod(0o600)
+            fill(store, 2, start=1)
+            assert take(store) == ["0", "1", "2"]
+
+        if os.geteuid() == 0:
+            as_nobody(use)
+        else:
+            use()
+    finally:
         shutil.rmtree(folder)
 
 
