@@ -15,7 +15,7 @@ from ._process_identity import is_gone, own_identity
 from ._reporting import Occurrences
 from ._settings import Setting, choice, optional, positive_int, positive_number, wait_seconds
 from ._shown import shown
-from ._sqlite_file import SQLiteFile, SQLiteFileError, log_apart, transaction
+from ._sqlite_file import SQLiteFile, SQLiteFileError, figure, log_apart, transaction
 from .typing import EventStore, PayloadDict, PayloadDictList
 
 if TYPE_CHECKING:
@@ -321,10 +321,14 @@ class SQLiteEventStore(EventStore):
 
     def _insert(self, text: str, connection: "sqlite3.Connection") -> bool:
         self._file.require_room()
-        return connection.execute(_ADD, (time.time(), text, self.buffer_capacity)).rowcount > 0
+        if connection.execute(_ADD, (time.time(), text, self.buffer_capacity)).rowcount > 0:
+            return True
+        # It is full, unless what is compared with the capacity is not there.
+        self._count(connection)
+        return False
 
     def _count(self, connection: "sqlite3.Connection") -> int:
-        waiting: int = connection.execute(f"SELECT {_WAITING}").fetchone()[0]
+        waiting: int = figure(connection, f"SELECT {_WAITING}")
         # What could not be written yet counts all the same, lest nobody asks for it.
         self._last_size = waiting + sum(
             len(batch) for batch, need_retry in list(self._unsettled.values()) if need_retry

@@ -857,6 +857,22 @@ def test_file_that_becomes_corrupt_is_moved_aside_with_its_log(store, path, tmp_
     reader.close()
 
 
+@pytest.mark.parametrize("loss", ["DELETE FROM figures", "DELETE FROM file", "DROP TABLE claim"])
+@pytest.mark.parametrize("use", [lambda store: store.add_event({}), SQLiteEventStore.size], ids=["add", "size"])
+def test_file_that_lacks_something_is_moved_aside(store, path, tmp_path, loss, use):
+    """SQLite reads it without an error, but there is no way to go on with it."""
+    fill(store, 1)
+    store.close()
+    execute(path, loss)
+
+    use(store)
+    store.get_events_batch()
+    fill(store, 1)
+
+    assert take(store) == ["0"]
+    assert len(list(tmp_path.glob("events.db.corrupt-*Z"))) == 1
+
+
 def test_only_one_process_moves_a_corrupt_file_aside(open_store, path, tmp_path, caplog):
     """Of several stores that see the same corrupt file only the first moves it; the others find the new one."""
     stores = [open_store() for _ in range(3)]
