@@ -111,7 +111,7 @@ local function count_waiting()
   local count = redis.call('XLEN', key)
   if count == 0 then return 0 end
   local pending = redis.pcall('XPENDING', key, group)
-  -- There is no group before anything was taken.
+  -- Somebody may have deleted the group.
   if pending.err then return count end
   count = count - pending[1]
   for _, consumer in ipairs(pending[4] or {}) do
@@ -135,6 +135,8 @@ _ADD = (
 local capacity = tonumber(ARGV[1])
 -- The length is at hand at once, and it is never less than what waits.
 if capacity >= 0 and redis.call('XLEN', key) >= capacity and count_waiting() >= capacity then return 0 end
+-- Whoever takes entries finds the group: to make one takes memory, which Redis may not have left by then.
+if redis.call('XLEN', key) == 0 then redis.pcall('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM') end
 for position = 2, #ARGV do redis.call('XADD', key, '*', 'payload', ARGV[position]) end
 return 1
 """

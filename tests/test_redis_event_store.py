@@ -835,10 +835,7 @@ def test_redis_out_of_memory_refuses_and_recovers(server, store):
         for _ in range(2):
             with pytest.raises(redis.ResponseError, match="maxmemory"):
                 store.add_event({"eid": "3"})
-        server.client.config_set("maxmemory", 0)
-        batch = store.get_events_batch(1)
-        server.client.config_set("maxmemory", 1)
-        store.cleanup(batch, True)
+        store.cleanup(store.get_events_batch(1), True)
         store.cleanup(store.get_events_batch(1), False)
         assert take(store) == ["2"]
     finally:
@@ -846,6 +843,30 @@ def test_redis_out_of_memory_refuses_and_recovers(server, store):
 
     fill(store, "4")
     assert take(store) == ["4"]
+
+
+def test_backlog_of_a_redis_out_of_memory_can_be_sent(server, store, other):
+    """Though nobody has sent anything before: to take and to forget payloads needs no memory."""
+    memory = server.client.info("memory")["used_memory"]
+    server.client.config_set("maxmemory", memory + 2_000_000)
+    try:
+        added = 0
+        with pytest.raises(redis.ResponseError, match="maxmemory"):
+            while store.add_event({"eid": str(added), "url": "x" * 1_000}):
+                added += 1
+        server.client.config_set("maxmemory", memory)
+        taken = []
+        while True:
+            batch = other.get_events_batch()
+            if not batch:
+                break
+            taken += eids(batch)
+            other.cleanup(batch, False)
+    finally:
+        server.client.config_set("maxmemory", 0)
+
+    assert taken == [str(number) for number in range(added)]
+    assert added > 100
 
 
 def test_demoted_redis_is_left(server, store, no_pause):
