@@ -62,8 +62,9 @@ class RedisEventStore(EventStore):
         key: The key of the stream.
         lease_seconds: For how long a process may keep what was handed out to it; 120 s by default. It is measured by
             the clock of Redis.
-        timeout: How many seconds a call may wait for Redis, one half to connect and the other for the answer; 1 s by
-            default. A client that was passed in has its own timeouts, which count in place of this one.
+        timeout: How many seconds a call may wait for Redis in all, to connect and for the answer; 1 s by default. Each
+            address of the host gets half of what is left. Not bounded is how long the operating system looks for the
+            addresses. A client that was passed in has its own timeouts, which count in place of this one.
     """
 
     is_durable = True

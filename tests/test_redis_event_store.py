@@ -1,5 +1,6 @@
 """The store in Redis, on a real redis-server: order, leases, outages, and what is remembered through them."""
 
+import itertools
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered
 
-from snowplow_tracker import AsyncEmitter, Emitter, EventStore, RedisEventStore, redis_event_store
+from snowplow_tracker import AsyncEmitter, Emitter, EventStore, RedisEventStore, _redis_connection, redis_event_store
 
 redis = pytest.importorskip("redis", reason="needs redis-py, of the extra redis")
 
@@ -717,6 +718,39 @@ def test_redis_that_hangs_is_not_waited_for(own_server, make, connects):
     own_server.resume()
 
 
+def test_all_steps_of_a_call_share_its_time(server, make, monkeypatch):
+    """What Redis is told when a connection is opened takes part of the `timeout`, and is no more than it must be."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(_redis_connection, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    limit, seconds = _redis_connection._Bounded._limit, []
+
+    def noted(connection):
+        seconds.append(_redis_connection._call.seconds_left())
+        clock.now += 10
+        limit(connection)
+
+    monkeypatch.setattr(_redis_connection._Bounded, "_limit", noted)
+    store = make(f"{server.url}/1?client_name=test", timeout=100)
+    fill(store, "1")
+    fill(store, "2")
+
+    # To send, and to read what comes back: the name, the database and the script; then the script alone.
+    assert seconds == [100, 90, 80, 70, 60, 50, 100, 90]
+
+
+def test_script_takes_one_round_trip(server, store):
+    """The first call brings the script along, and so does the first one after Redis has lost it."""
+    server.client.script_flush()
+    server.client.config_resetstat()
+    fill(store, "1", "2")
+    server.client.script_flush()
+    fill(store, "3")
+
+    statistics = server.client.info("commandstats")
+    assert {name: statistics[f"cmdstat_{name}"]["calls"] for name in ("eval", "evalsha")} == {"eval": 2, "evalsha": 2}
+    assert "cmdstat_script|load" not in statistics
+
+
 def test_store_goes_on_after_a_restart(own_server, make, no_pause):
     """With an append-only file a restart loses nothing: neither what waits, nor who holds what."""
     store, other = make(own_server.url), make(own_server.url)
@@ -845,15 +879,19 @@ def test_redis_out_of_memory_refuses_and_recovers(server, store):
     assert take(store) == ["4"]
 
 
+def fill_until_error(store):
+    numbers = itertools.count()
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        all(store.add_event({"eid": str(number), "url": "x" * 1_000}) for number in numbers)
+    return next(numbers) - 1
+
+
 def test_backlog_of_a_redis_out_of_memory_can_be_sent(server, store, other):
     """Though nobody has sent anything before: to take and to forget payloads needs no memory."""
     memory = server.client.info("memory")["used_memory"]
     server.client.config_set("maxmemory", memory + 2_000_000)
     try:
-        added = 0
-        with pytest.raises(redis.ResponseError, match="maxmemory"):
-            while store.add_event({"eid": str(added), "url": "x" * 1_000}):
-                added += 1
+        added = fill_until_error(store)
         server.client.config_set("maxmemory", memory)
         taken = []
         while True:
