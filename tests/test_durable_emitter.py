@@ -517,6 +517,41 @@ def test_two_emitters_deliver_each_payload_once(collector):
         emitter.close()
 
 
+class RenewingStore(DurableStore):
+    """Has what it has lent lent for longer."""
+
+    def renew(self):
+        self._begin("renew")
+
+
+@both
+@pytest.mark.parametrize("options", [{"method": "get"}, {"max_request_bytes": 150}], ids=["get", "post"])
+def test_what_is_lent_is_renewed_after_each_request(collector, emitter_class, options):
+    """A hand-out of many requests may take longer than a lease, and others must not send its rest meanwhile."""
+    store = RenewingStore()
+    put(store, 3)
+    emitter = emitter_class(collector.url, event_store=store, **options)
+
+    emitter.sync_flush()
+
+    calls = [call for call in store.calls if call != "size"]
+    assert calls[:5] == ["get_events_batch", "renew", "renew", "renew", "cleanup(False)"]
+    assert [eids(request.payloads) for request in collector.requests] == [["0"], ["1"], ["2"]]
+
+
+def test_store_that_fails_to_renew_does_no_harm(collector):
+    """Then payloads may be delivered twice, which is no loss."""
+    store = RenewingStore()
+    put(store, 2)
+    store.trouble["renew"] = DISK
+    emitter = Emitter(collector.url, method="get", event_store=store)
+
+    emitter.sync_flush()
+
+    assert eids(collector.payloads) == ["0", "1"]
+    assert (emitter.stats().delivered, store.size()) == (2, 0)
+
+
 def test_failed_payloads_may_be_sent_by_another(collector):
     """What one emitter has put back is for whoever comes first."""
     shelf = Shelf()

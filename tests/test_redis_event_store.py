@@ -494,6 +494,84 @@ def test_end_of_leases_is_looked_for_ten_times_per_lease(clock, server, store, o
     assert (early, take(other)) == ([], ["1"])
 
 
+def test_lease_is_renewed_when_a_quarter_is_over(clock, server, store, other, make):
+    """Then what is handed out stays so; what others have by now stays theirs, and what is gone is passed over."""
+    fill(store, "1", "2", "3", "4")
+    first, second, third = (store.get_events_batch(1) for _ in range(3))
+    end_leases(server)
+    (entry,) = server.client.xpending_range(KEY, GROUP, "-", "+", 1)
+    server.client.xclaim(KEY, GROUP, "another", 0, [entry["message_id"]], idle=LONG_LEASE * 2000, justid=True)
+    store.cleanup(second, False)
+
+    clock.now += 29.9
+    store.renew()
+    idle_early = [entry["time_since_delivered"] for entry in server.client.xpending_range(KEY, GROUP, "-", "+", 9)]
+    clock.now += 0.1
+    store.renew()
+
+    assert min(idle_early) > LONG_LEASE * 1000
+    assert take(other) == ["1", "4"]
+    store.cleanup(first, False)
+    store.cleanup(third, True)
+    assert take(make(server.url)) == ["3"]
+
+
+def test_renewed_payload_is_its_owners_for_longer(clock, server, store):
+    """Nobody else can have delivered what is missing in the stream, so it is stored again."""
+    fill(store, "1")
+    batch = store.get_events_batch()
+    clock.now += 100
+    store.renew()
+    server.client.flushall()
+
+    clock.now += 100
+    store.cleanup(batch, True)
+
+    assert take(store) == ["1"]
+
+
+def test_nothing_is_renewed_that_came_back_meanwhile(clock, store, monkeypatch):
+    """Another thread may settle a payload while Redis is told to renew it."""
+    fill(store, "1", "2")
+    first, second = store.get_events_batch(1), store.get_events_batch(1)
+    holder = store._holder()
+    renew = holder._stream.renew
+
+    def renew_late(ids):
+        renew(ids)
+        store.cleanup(first, False)
+
+    monkeypatch.setattr(holder._stream, "renew", renew_late)
+    clock.now += 30
+    store.renew()
+
+    assert list(holder._claims) == [id(second[0])]
+
+
+def test_redis_that_fails_to_renew_does_no_harm(clock, own_server, make, no_pause):
+    """It is asked again after the next request."""
+    store = make(own_server.url)
+    fill(store, "1")
+    store.renew()
+    batch = store.get_events_batch()
+    own_server.kill()
+    clock.now += 30
+    store.renew()
+    own_server.start()
+    end_leases(own_server)
+
+    store.renew()
+
+    assert take(make(own_server.url)) == []
+    store.cleanup(batch, False)
+    store.renew()
+
+
+def test_lease_is_not_needed_by_a_process_that_took_nothing(tmp_path):
+    """There is no connection for that."""
+    RedisEventStore(f"unix://{tmp_path}/none").renew()
+
+
 def test_delivery_counts_whoever_has_the_lease(server, store, make):
     """A process that was too slow, but delivered a payload, spares others to deliver it again."""
     fill(store, "1")

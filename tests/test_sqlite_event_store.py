@@ -611,6 +611,44 @@ def test_lease_is_renewed_by_use(open_store, clocks):
     assert store.get_events_batch() == []
 
 
+def test_lease_is_renewed_by_an_emitter_that_sends(collector, open_store, clocks):
+    """A hand-out by GET is many requests, which may take longer than a lease; others get nothing of it meanwhile."""
+    store, other = open_store(lease_seconds=10), open_store()
+    fill(store, 9)
+    taken_by_other = []
+
+    class Slow(Emitter):
+        def http_get(self, payload):
+            clocks.advance(4)
+            taken_by_other.extend(take(other))
+            return super().http_get(payload)
+
+    Slow(collector.url, method="get", event_store=store).sync_flush()
+
+    assert taken_by_other == []
+    assert eids(collector.payloads) == [str(number) for number in range(9)]
+
+
+def test_lease_is_renewed_when_a_quarter_is_over(open_store, path, clocks):
+    """Before that, nothing is written."""
+    store = open_store(lease_seconds=10)
+    fill(store, 1)
+    store.renew()
+    batch = store.get_events_batch()
+    renewals = []
+    for seconds in (0, 2, 1, 0):
+        clocks.advance(seconds)
+        store.renew()
+        renewals += execute(path, "SELECT renewed_at FROM owner")
+    store.cleanup(batch, False)
+    clocks.advance(9)
+    store.renew()
+    renewals += execute(path, "SELECT renewed_at FROM owner")
+
+    assert [renewal == renewals[0] for renewal in renewals] == [True, True, False, False, False]
+    assert renewals[2:] == [renewals[2]] * 3
+
+
 def test_lease_does_not_outlast_a_clock_that_is_set_back(open_store, clocks):
     """An owner whose lease seems to begin in the future has lost it."""
     hung, store = open_store(), open_store()
