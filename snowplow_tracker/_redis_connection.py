@@ -3,20 +3,46 @@
 import functools
 import hashlib
 import importlib
+import re
 import threading
 import time
 from typing import Any, Callable, Dict, Optional, Sequence, Set, Union
+from urllib.parse import urlsplit
 
 from typing_extensions import Protocol
 
 from ._shown import shown
 
-__all__ = ["RedisClient", "RedisConnection"]
+__all__ = ["RedisClient", "RedisConnection", "check_redis_url"]
 
+_URL_STARTS = ("redis://", "rediss://", "unix://")
 # How long Redis is left alone after it has failed.
 _PAUSE_SECONDS = 1.0
 # What a step gets for which there is no time left: a socket without any would not fail by a timeout.
 _LEAST_SECONDS = 0.001
+
+
+def check_redis_url(name: str, url: str) -> None:
+    """See that it is clear where the password in a URL ends, lest a part of it is taken for the host, and shown.
+
+    Raises:
+        ValueError: It is no such URL. The message shows nothing of it.
+    """
+    if not url.startswith(_URL_STARTS):
+        raise ValueError(f"{name} must begin with {', '.join(_URL_STARTS)}")
+    scheme, _, rest = url.partition("://")
+    server = re.split("[/?#]", rest, maxsplit=1)[0]
+    try:
+        # redis-py would show what it takes for the port.
+        urlsplit(url).port  # noqa: B018
+        is_clear = "@" not in rest[len(server) :] if scheme != "unix" else server in ("", f"{server.rstrip('@')}@")
+    except ValueError:
+        is_clear = False
+    if not is_clear:
+        raise ValueError(
+            f"{name} cannot be read: in a user or password each character of /?#@[]% has to be written as % and its "
+            "code, and a port is a number"
+        )
 
 
 class RedisClient(Protocol):

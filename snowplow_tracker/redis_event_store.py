@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ._redis_connection import RedisClient, RedisConnection
+from ._redis_connection import RedisClient, RedisConnection, check_redis_url
 from ._redis_stream import Entry, RedisStream, StreamId
 from ._settings import Setting, positive_int, positive_number
 from ._shown import shown
@@ -19,7 +19,6 @@ from .typing import EventStore, PayloadDict, PayloadDictList
 
 __all__ = ["RedisClient", "RedisEventStore"]
 
-_URL_STARTS = ("redis://", "rediss://", "unix://")
 # How much one hand-out may hold: one request, in which each payload has a sent timestamp besides.
 _MOST_PAYLOADS = 1_000
 _MOST_BYTES = 875_000
@@ -390,9 +389,7 @@ def _decode(text: Union[bytes, str]) -> Optional[PayloadDict]:
 
 def _check_client_or_url(value: Any) -> Union[RedisClient, str]:
     if isinstance(value, str):
-        if not value.startswith(_URL_STARTS):
-            # It is not shown, because it may hold a password.
-            raise ValueError(f"client_or_url must begin with {', '.join(_URL_STARTS)}")
+        check_redis_url("client_or_url", value)
         return value
     if not callable(getattr(value, "register_script", None)) or isinstance(value, type):
         raise TypeError(f"client_or_url must be a client or a URL, got {shown(value)}")
