@@ -189,6 +189,21 @@ def test_recipe_for_cron_delivers(localized, collector, tmp_path):
     eventually(lambda: [payload["se_ac"] for payload in collector.payloads] == ["done"])
 
 
+@needs_unix
+def test_store_of_the_page_keeps_the_contract(tmp_path):
+    """Its tests pass as they are printed; `test_event_store_contract` has stores like it that fail them."""
+    for name in ("folder_store.py", "test_folder_store.py"):
+        (tmp_path / name).write_text(FILES[name], encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+
+    process = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
+
+    assert process.returncode == 0, process.stdout
+    assert " skipped" not in process.stdout
+
+
 def commands():
     """Return the arguments of each forwarder on the page."""
     lines = [line for language in ("sh", "ini", "") for code in blocks(language) for line in code.splitlines()]
@@ -229,7 +244,16 @@ def test_table_of_options_is_complete():
 
 def test_files_of_the_page_are_all_tested():
     """A recipe that is added is run by a test."""
-    assert list(FILES) == ["web.py", "storing_web.py", "tasks.py", "handler.py", "storing_handler.py", "backup.py"]
+    assert list(FILES) == [
+        "web.py",
+        "storing_web.py",
+        "tasks.py",
+        "handler.py",
+        "storing_handler.py",
+        "backup.py",
+        "folder_store.py",
+        "test_folder_store.py",
+    ]
 
 
 def test_links_within_the_page_lead_to_a_heading():
