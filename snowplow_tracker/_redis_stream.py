@@ -150,7 +150,7 @@ local capacity = tonumber(ARGV[1])
 -- The length is at hand at once, and it is never less than what waits.
 if capacity >= 0 and redis.call('XLEN', key) >= capacity and count_waiting() >= capacity then return 0 end
 -- Whoever takes entries finds the group: to make one takes memory, which Redis may not have left by then.
-if redis.call('XLEN', key) == 0 then redis.pcall('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM') end
+if redis.call('EXISTS', key) == 0 then redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM') end
 for position = 2, #ARGV do redis.call('XADD', key, '*', 'payload', ARGV[position]) end
 return 1
 """
