@@ -108,7 +108,8 @@ def samples():
 
 
 if sys.platform == "win32":
-    FolderEventStore = TestFolderEventStore = EventStoreContract
+    # There is no fcntl.
+    FolderEventStore, TestFolderEventStore = object, None
 else:
     FolderEventStore, TestFolderEventStore = samples()
 
