@@ -1,5 +1,6 @@
 """In which state each accepted payload is: buffered, in flight, delivered or rejected."""
 
+import contextlib
 import functools
 import inspect
 import logging
@@ -181,11 +182,16 @@ class Ledger:
             )
 
     def count_request(self, status: int, error: Optional[str]) -> None:
-        """Note how a request ended."""
+        """Note how a request ended, and have the store keep what is in flight: more requests may follow."""
         with self.lock:
             self.figures.requests += 1
             self.figures.last_status = int(status)
             self.figures.last_error = error
+            renew = getattr(self.store, "renew", None) if self.is_durable else None
+            if renew is not None:
+                # If it fails, others may get that when its lease ends, and it arrives twice.
+                with contextlib.suppress(Exception):
+                    renew()
 
     def add(self, payload: PayloadDict, capacity: Optional[int]) -> Tuple[Optional[Refusal], int]:
         """Accept a payload.

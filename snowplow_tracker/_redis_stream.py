@@ -32,8 +32,8 @@ class RedisStream:
     this one gives it back, or its lease ends. What comes back becomes pending for a consumer by the name of `returned`,
     which nobody is: Redis keeps its entries in the order of their ids, and whoever takes entries begins with those.
 
-    Each method is one script, so it happens as a whole or not at all, in one round trip; `forget` and `give_back` take
-    one for each thousand ids. There is no state here, so any thread may call any method. Each raises what
+    Each method is one script, so it happens as a whole or not at all, in one round trip; those with `ids`
+    take one for each thousand. There is no state here, so any thread may call any method. Each raises what
     `RedisConnection.run` raises.
     """
 
@@ -74,6 +74,11 @@ class RedisStream:
         waiting, found = self._run(_TAKE, self._consumer, limit, max_bytes, lease_milliseconds, int(ends_leases))
         return [Entry(*pair) for pair in zip(found[::2], found[1::2])], int(waiting)
 
+    def renew(self, ids: Sequence[StreamId]) -> None:
+        """Begin the lease of entries anew, as far as they are pending for this consumer."""
+        for part in _parts(ids):
+            self._run(_RENEW, self._consumer, *part)
+
     def forget(self, ids: Sequence[StreamId]) -> None:
         """Delete entries, whichever consumer they are pending for."""
         for part in _parts(ids):
@@ -111,7 +116,7 @@ local function count_waiting()
   local count = redis.call('XLEN', key)
   if count == 0 then return 0 end
   local pending = redis.pcall('XPENDING', key, group)
-  -- There is no group before anything was taken.
+  -- Somebody may have deleted the group.
   if pending.err then return count end
   count = count - pending[1]
   for _, consumer in ipairs(pending[4] or {}) do
@@ -121,11 +126,20 @@ local function count_waiting()
   return math.max(0, count)
 end
 
-local function give_back(ids)
+local function assign(ids, consumer)
   if #ids == 0 then return end
-  local words = {'XCLAIM', key, group, returned, 0, unpack(ids)}
+  local words = {'XCLAIM', key, group, consumer, 0, unpack(ids)}
   words[#words + 1] = 'JUSTID'
   redis.call(unpack(words))
+end
+
+local function own_among(ids, consumer)
+  local own = {}
+  for _, id in ipairs(ids) do
+    -- There may be no group.
+    if redis.pcall('XPENDING', key, group, id, id, 1, consumer)[1] then own[#own + 1] = id end
+  end
+  return own
 end
 """
 
@@ -135,6 +149,8 @@ _ADD = (
 local capacity = tonumber(ARGV[1])
 -- The length is at hand at once, and it is never less than what waits.
 if capacity >= 0 and redis.call('XLEN', key) >= capacity and count_waiting() >= capacity then return 0 end
+-- Whoever takes entries finds the group: to make one takes memory, which Redis may not have left by then.
+if redis.call('EXISTS', key) == 0 then redis.call('XGROUP', 'CREATE', key, group, '0', 'MKSTREAM') end
 for position = 2, #ARGV do redis.call('XADD', key, '*', 'payload', ARGV[position]) end
 return 1
 """
@@ -221,8 +237,16 @@ while count < limit and #surplus == 0 do
   if not found then break end
   put_into_batch(found[1][2])
 end
-give_back(surplus)
+assign(surplus, returned)
 return {count_waiting(), batch}
+"""
+)
+
+_RENEW = (
+    _COMMON
+    + """
+local consumer, ids = ARGV[1], {unpack(ARGV, 2)}
+assign(own_among(ids, consumer), consumer)
 """
 )
 
@@ -237,16 +261,14 @@ redis.call('XDEL', key, unpack(ARGV))
 _GIVE_BACK = (
     _COMMON
     + """
-local consumer, own, missing = ARGV[1], {}, {}
+local consumer, there, missing = ARGV[1], {}, {}
 for position = 2, #ARGV do
   local id = ARGV[position]
-  if #redis.call('XRANGE', key, id, id) == 0 then
-    missing[#missing + 1] = id
-  elseif redis.pcall('XPENDING', key, group, id, id, 1, consumer)[1] then
-    own[#own + 1] = id
-  end
+  local list = #redis.call('XRANGE', key, id, id) == 0 and missing or there
+  list[#list + 1] = id
 end
-give_back(own)
+local own = own_among(there, consumer)
+assign(own, returned)
 return {#own, missing}
 """
 )
@@ -265,7 +287,7 @@ repeat
     if not known[entry[1]] then ids[#ids + 1] = entry[1] end
     first = '(' .. entry[1]
   end
-  give_back(ids)
+  assign(ids, returned)
 until #pending < 1000
 """
 )

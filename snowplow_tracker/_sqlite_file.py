@@ -1,6 +1,7 @@
 """The database file that event stores of several processes share: its schema, and how it is opened, lost and mended."""
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -17,7 +18,7 @@ if sys.platform != "win32":  # pragma: no branch
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SCHEMA", "SQLiteFile", "SQLiteFileError", "log_apart", "transaction"]
+__all__ = ["SCHEMA", "SQLiteFile", "SQLiteFileError", "figure", "log_apart", "transaction"]
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class SQLiteFile:
             try:
                 connection = self._connection or self._open(corruption)
                 corruption = None
+                changes = connection.total_changes
                 result = operation(connection)
             except sqlite3.Error as error:
                 self._roll_back()
@@ -142,13 +144,17 @@ class SQLiteFile:
                     raise SQLiteFileError(f"{self.path}: {error}") from error
             except OSError as error:
                 self._roll_back()
+                if isinstance(error, TimeoutError):
+                    # The folder is locked, and others wait for it as well.
+                    self._is_patient = False
                 raise SQLiteFileError(f"{self.path}: {error}") from error
             except BaseException:
                 self._roll_back()
                 raise
             else:
                 if self._is_current():
-                    if not self._is_patient:
+                    # To read succeeds while somebody else writes, so it does not tell that the file is free.
+                    if not self._is_patient and connection.total_changes > changes:
                         self._is_patient = True
                         _set_busy_timeout(connection, self._timeout)
                     return result
@@ -195,7 +201,7 @@ class SQLiteFile:
 
     def make_smaller(self, connection: "sqlite3.Connection") -> None:
         """Give space back that is not used any more, as far as that is quick; an operation for `run`."""
-        free, pages = (_pragma(connection, name) for name in ("freelist_count", "page_count"))
+        free, pages = (figure(connection, f"PRAGMA {name}") for name in ("freelist_count", "page_count"))
         has_room = self._has_room()
         many = _MANY_FREE_PAGES if has_room else pages // 2
         is_wasteful = free >= many and pages - free <= _FEW_USED_PAGES
@@ -233,6 +239,9 @@ class SQLiteFile:
                         os.fchmod(descriptor, 0o600)
                 finally:
                     os.close(descriptor)
+            if not os.access(real_path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                # SQLite would make files beside it that stay read-only when this one does not.
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             self._identity = self._identity_now()
             connection: sqlite3.Connection = _import_sqlite3().connect(
                 f"{self._path.as_uri()}?mode=rw",
@@ -252,7 +261,7 @@ class SQLiteFile:
 
     def _prepare(self, connection: "sqlite3.Connection") -> None:
         version = self._checked_version(connection)
-        if connection.execute("PRAGMA journal_mode = WAL").fetchone()[0] != "wal":
+        if figure(connection, "PRAGMA journal_mode = WAL") != "wal":
             raise SQLiteFileError(f"{self.path}: SQLite cannot use a write-ahead log on this file system")
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {_MAX_LOG_BYTES}")
@@ -264,13 +273,13 @@ class SQLiteFile:
                         connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {len(SCHEMA)}")
                 connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        self.key = connection.execute("SELECT key FROM file").fetchone()[0]
+        self.key = figure(connection, "SELECT key FROM file")
 
     def _checked_version(self, connection: "sqlite3.Connection") -> int:
         """Return the version of the schema, 0 for an empty file, and refuse files that are none of ours."""
-        version = _pragma(connection, "user_version")
-        if _pragma(connection, "application_id") != _APPLICATION_ID:
-            if version or connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        version: int = figure(connection, "PRAGMA user_version")
+        if figure(connection, "PRAGMA application_id") != _APPLICATION_ID:
+            if version or figure(connection, "SELECT count(*) FROM sqlite_master"):
                 raise SQLiteFileError(f"{self.path} is a database of another application")
         elif version > len(SCHEMA):
             raise SQLiteFileError(
@@ -318,6 +327,18 @@ def transaction(connection: "sqlite3.Connection") -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     yield
     connection.execute("COMMIT")
+
+
+def figure(connection: "sqlite3.Connection", query: str) -> Any:
+    """Return the one value that a query finds in each sound file.
+
+    Raises:
+        sqlite3.DatabaseError: It is not there, so the file is corrupt.
+    """
+    row = connection.execute(query).fetchone()
+    if row is None or row[0] is None:
+        raise _import_sqlite3().DatabaseError(f"malformed: nothing is found by {query}")
+    return row[0]
 
 
 def log_apart(level: int, message: str, *arguments: object) -> None:
@@ -375,14 +396,9 @@ def _set_busy_timeout(connection: "sqlite3.Connection", seconds: float) -> None:
     connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
 
-def _pragma(connection: "sqlite3.Connection", name: str) -> int:
-    value: int = connection.execute(f"PRAGMA {name}").fetchone()[0]
-    return value
-
-
 def _is_corruption(error: Exception) -> bool:
     # Python has SQLite's error codes from 3.11 on only. The texts are SQLite's own, in any language.
-    return "malformed" in str(error) or "not a database" in str(error)
+    return any(text in str(error) for text in ("malformed", "not a database", "no such table"))
 
 
 def _import_sqlite3() -> Any:

@@ -70,9 +70,16 @@ def event_store_from_url(url: str) -> EventStore:
     scheme = scheme.lower()
     kind = _KINDS.get(scheme)
     if kind is None or not colon:
-        # A path is shown. What looks like a URL may have a password in it.
+        # A path is shown. What looks like a URL may have a user and a password in it.
         given = f"the scheme {shown(scheme)}" if colon else shown(url)
+        if "@" in url and not rest.startswith("//"):
+            given = "something else"
         raise ValueError(f"event_store must be the URL of a store ({', '.join(f'{s}:' for s in _KINDS)}), got {given}")
+    if kind is _REDIS:
+        if not rest.startswith("//"):
+            raise ValueError(f"a Redis store is {scheme}:// and where to find the server, which lacks its two slashes")
+        check = importlib.import_module("._redis_connection", __package__).check_redis_url
+        check("the URL of a Redis store", f"{scheme}:{rest}")
     location, _, query = rest.partition("?")
     options, others = _read_query(scheme, kind, query)
     store_class = getattr(importlib.import_module(f".{kind.module}", __package__), kind.store)
@@ -130,6 +137,4 @@ def _arguments(scheme: str, location: str, others: List[str]) -> Tuple[str, ...]
                 f"got {shown(f'sqlite:{location}')}"
             )
         return (path,)
-    if not location.startswith("//"):
-        raise ValueError(f"a Redis store is {scheme}:// and where to find the server, which lacks its two slashes")
     return (f"{scheme}:{location}{'?' if others else ''}{'&'.join(others)}",)

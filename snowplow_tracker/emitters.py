@@ -694,7 +694,7 @@ class Emitter(EmitterProtocol):
         try:
             return self._take_share(unless_in_flight)
         except HandOutError as failure:
-            logger.error("The event store failed to hand out payloads", exc_info=failure.__cause__)
+            self._report_hand_out_failure(failure)
         self._recover()
         with self._ledger.lock:
             self._mine.retry_after_seconds = 0.0
@@ -857,6 +857,12 @@ class Emitter(EmitterProtocol):
                 self.retry_delay,
                 status.error or self.endpoint,
             )
+
+    def _report_hand_out_failure(self, failure: HandOutError) -> None:
+        failures = self._failures.add(HandOutError)
+        if failures:
+            times = f", {failures} times" if failures > 1 else ""
+            logger.error("The event store failed to hand out payloads%s", times, exc_info=failure.__cause__)
 
     def _report(self, outcome: Outcome) -> None:
         # A callback may change the list that it gets.

@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ._redis_connection import RedisClient, RedisConnection
+from ._redis_connection import RedisClient, RedisConnection, check_redis_url
 from ._redis_stream import Entry, RedisStream, StreamId
 from ._settings import Setting, positive_int, positive_number
 from ._shown import shown
@@ -19,7 +19,6 @@ from .typing import EventStore, PayloadDict, PayloadDictList
 
 __all__ = ["RedisClient", "RedisEventStore"]
 
-_URL_STARTS = ("redis://", "rediss://", "unix://")
 # How much one hand-out may hold: one request, in which each payload has a sent timestamp besides.
 _MOST_PAYLOADS = 1_000
 _MOST_BYTES = 875_000
@@ -27,6 +26,8 @@ _MOST_BYTES = 875_000
 _COUNT_AGE_SECONDS = 1.0
 # A lease that has ended is noticed after another tenth of it.
 _LOOKS_PER_LEASE = 10
+# One that has not ended is renewed after a quarter of it.
+_RENEWALS_PER_LEASE = 4
 # Neither what an application takes out and never brings back, nor an outage of Redis, may fill the memory.
 _MOST_REMEMBERED = 100_000
 _NO_LIMIT = -1
@@ -43,7 +44,7 @@ class RedisEventStore(EventStore):
 
     Each payload is handed out to one store at a time, oldest first, those that came back for a retry before others. It
     comes back at once by `cleanup(..., True)` and `close`. What a process holds that dies comes back when its lease has
-    ended, as it does if a process takes longer than that: then it is delivered twice.
+    ended, as it does if a request takes longer than that: then it is delivered twice.
 
     To add a payload waits for Redis no longer than about `timeout`. After a failure each call is refused at once for a
     second, and then one at a time finds out whether Redis is back. A payload that cannot be stored is refused with an
@@ -61,9 +62,10 @@ class RedisEventStore(EventStore):
         is_durable: Payloads outlive the process, so an emitter need not get rid of them before it ends.
         key: The key of the stream.
         lease_seconds: For how long a process may keep what was handed out to it; 120 s by default. It is measured by
-            the clock of Redis.
-        timeout: How many seconds a call may wait for Redis, one half to connect and the other for the answer; 1 s by
-            default. A client that was passed in has its own timeouts, which count in place of this one.
+            the clock of Redis, and begins anew while an emitter sends. So it should be longer than a request may take.
+        timeout: How many seconds a call may wait for Redis in all, to connect and for the answer; 1 s by default. Each
+            address of the host gets half of what is left. Not bounded is how long the operating system looks for the
+            addresses. A client that was passed in has its own timeouts, which count in place of this one.
     """
 
     is_durable = True
@@ -152,6 +154,16 @@ class RedisEventStore(EventStore):
         """
         return self._holder().count()
 
+    def renew(self) -> None:
+        """Keep what is handed out for another lease, if a quarter of it is over; called by an emitter between requests.
+
+        If Redis fails, that is made up for the next time.
+        """
+        holder = self._holders.get(os.getpid())
+        if holder is not None:
+            with contextlib.suppress(Exception):
+                holder.renew()
+
     def close(self) -> None:
         """Give back what is handed out, and close the connection. A store that is used again opens it again."""
         holder = self._holders.get(os.getpid())
@@ -200,6 +212,7 @@ class _Holder:
         self._takes_under_way = 0
         self._may_have_more = False
         self._ends_leases_at: Optional[float] = None
+        self._renew_at = 0.0
         self._waiting = 0
         self._added = 0
         self._counted_at: Optional[float] = None
@@ -231,6 +244,20 @@ class _Holder:
                 self._takes_under_way -= 1
         self._note_count(waiting, added_before)
         return batch
+
+    def renew(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if now < self._renew_at or not self._claims:
+                return
+            claims = dict(self._claims)
+        self._stream.renew([claim.id for claim in claims.values()])
+        with self._lock:
+            self._renew_at = now + self._lease_seconds / _RENEWALS_PER_LEASE
+            for key, claim in claims.items():
+                # Another thread may have brought it back meanwhile.
+                if self._claims.get(key) is claim:
+                    self._claims[key] = claim._replace(lease_ends_at=now + self._lease_seconds)
 
     def settle(self, batch: PayloadDictList) -> None:
         """Have Redis forget payloads: now, or else as soon as it answers, lest they are delivered again."""
@@ -311,6 +338,8 @@ class _Holder:
             raise ValueError(f"removed {len(alien)} entries from the stream {self._key!r} that were no payloads")
         claims = [_Claim(id_, payload, lease_ends_at) for id_, payload in decoded if payload is not None]
         with self._lock:
+            if not self._claims:
+                self._renew_at = lease_ends_at - self._lease_seconds * (1 - 1 / _RENEWALS_PER_LEASE)
             self._claims.update((id(claim.payload), claim) for claim in claims)
             _shorten(self._claims)
         return [claim.payload for claim in claims]
@@ -360,9 +389,7 @@ def _decode(text: Union[bytes, str]) -> Optional[PayloadDict]:
 
 def _check_client_or_url(value: Any) -> Union[RedisClient, str]:
     if isinstance(value, str):
-        if not value.startswith(_URL_STARTS):
-            # It is not shown, because it may hold a password.
-            raise ValueError(f"client_or_url must begin with {', '.join(_URL_STARTS)}")
+        check_redis_url("client_or_url", value)
         return value
     if not callable(getattr(value, "register_script", None)) or isinstance(value, type):
         raise TypeError(f"client_or_url must be a client or a URL, got {shown(value)}")

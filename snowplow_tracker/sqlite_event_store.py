@@ -15,7 +15,7 @@ from ._process_identity import is_gone, own_identity
 from ._reporting import Occurrences
 from ._settings import Setting, choice, optional, positive_int, positive_number, wait_seconds
 from ._shown import shown
-from ._sqlite_file import SQLiteFile, SQLiteFileError, log_apart, transaction
+from ._sqlite_file import SQLiteFile, SQLiteFileError, figure, log_apart, transaction
 from .typing import EventStore, PayloadDict, PayloadDictList
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SQLiteEventStore(EventStore):
         max_age: How many seconds a payload may wait; None for ever. What is older when it would be handed out is
             dropped, counted and logged.
         lease_seconds: For how long a claim holds when the store gives no sign of life. It is renewed whenever the store
-            is used. It should be longer than it takes to send what one hand-out has.
+            is used, and by an emitter after each request. So it should be longer than a request may take.
         expired: How many payloads this store has dropped because they were too old.
     """
 
@@ -118,7 +118,7 @@ class SQLiteEventStore(EventStore):
                 stays sound. `full` loses nothing then either, and has each event wait for the disk. `off` never waits;
                 then such a crash may make the file corrupt, so that all that was in it is lost.
             timeout: Seconds to wait while another process writes, 0 or more. After a wait in vain there are only short
-                ones until the file is free again, so that threads do not queue up.
+                ones until something could be written again, so that threads do not queue up.
 
         Raises:
             TypeError: An argument has a wrong type.
@@ -162,7 +162,16 @@ class SQLiteEventStore(EventStore):
         if count <= 0:
             return []
         self._look_after()
-        return self._run(functools.partial(self._hand_out, count), meanwhile=[])
+        batch: PayloadDictList = []
+        try:
+            return self._run(functools.partial(self._hand_out, count, batch), meanwhile=[])
+        except BaseException:
+            # A signal handler may have ended it after the claim, so that nobody gets what is claimed.
+            for payload in batch:
+                self._handed_out.pop(id(payload), None)
+            self._may_have_more = True
+            self._look_at = 0.0
+            raise
 
     def cleanup(self, batch: PayloadDictList, need_retry: bool) -> None:
         """Remove payloads that are settled, or let them be handed out again in their old place.
@@ -183,6 +192,14 @@ class SQLiteEventStore(EventStore):
         """
         self._look_after()
         return self._run(self._count, meanwhile=self._last_size)
+
+    def renew(self) -> None:
+        """Keep what is handed out for another lease, if a quarter of it is over.
+
+        An emitter calls this between its requests. To hand out payloads or ask for the size does the same.
+        """
+        if self._handed_out and time.monotonic() >= self._renew_at:
+            self._try(self._renew)
 
     def close(self) -> None:
         """Give back what is handed out, and close the file.
@@ -227,6 +244,7 @@ class SQLiteEventStore(EventStore):
         self._unsettled: Dict[int, _Settlement] = {}
         self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._last_size = 0
+        self._may_have_more = False
         # Monotonic times.
         self._look_at = self._renew_at = 0.0
         self._key: Optional[bytes] = None
@@ -305,33 +323,40 @@ class SQLiteEventStore(EventStore):
         self._look_at = now + _LOOK_EVERY_SECONDS
         if self._unsettled:
             self._settle_all()
-        if self._handed_out and now >= self._renew_at:
-            self._try(self._renew)
+        if self._may_have_more:
+            self._try(self._release_unknown)
+        self.renew()
         self._try(self._return_lost)
         self._try(self._file.make_smaller)
 
     def _insert(self, text: str, connection: "sqlite3.Connection") -> bool:
         self._file.require_room()
-        return connection.execute(_ADD, (time.time(), text, self.buffer_capacity)).rowcount > 0
+        if connection.execute(_ADD, (time.time(), text, self.buffer_capacity)).rowcount > 0:
+            return True
+        # It is full, unless what is compared with the capacity is not there.
+        self._count(connection)
+        return False
 
     def _count(self, connection: "sqlite3.Connection") -> int:
-        waiting: int = connection.execute(f"SELECT {_WAITING}").fetchone()[0]
+        waiting: int = figure(connection, f"SELECT {_WAITING}")
         # What could not be written yet counts all the same, lest nobody asks for it.
         self._last_size = waiting + sum(
             len(batch) for batch, need_retry in list(self._unsettled.values()) if need_retry
         )
         return self._last_size
 
-    def _hand_out(self, count: int, connection: "sqlite3.Connection") -> PayloadDictList:
+    def _hand_out(self, count: int, batch: PayloadDictList, connection: "sqlite3.Connection") -> PayloadDictList:
+        # It may hold what was found in a file that was replaced.
+        batch.clear()
         while self._count(connection):
             rows, expired = self._claim(count, connection)
             if expired:
                 self.expired += expired
                 log_apart(logging.ERROR, "Lost %d payloads: they were older than %g s", expired, self.max_age)
-            batch = self._payloads(rows)
+            self._read(rows, batch)
             if batch or not (rows or expired):
-                return batch
-        return []
+                break
+        return batch
 
     def _claim(self, count: int, connection: "sqlite3.Connection") -> Tuple[List[Tuple[int, str]], int]:
         """Take the oldest payloads for this store, and remove those before them that are too old.
@@ -363,9 +388,8 @@ class SQLiteEventStore(EventStore):
         self._note_renewal(owner)
         return rows, len(expired)
 
-    def _payloads(self, rows: List[Tuple[int, str]]) -> PayloadDictList:
-        """Return what stands in rows that were claimed. What cannot be read is given up, or it would come for ever."""
-        batch: PayloadDictList = []
+    def _read(self, rows: List[Tuple[int, str]], batch: PayloadDictList) -> None:
+        """Add what stands in rows that were claimed. What cannot be read is given up, or it would come for ever."""
         for row, text in rows:
             try:
                 payload = json.loads(text)
@@ -379,7 +403,6 @@ class SQLiteEventStore(EventStore):
             else:
                 batch.append(payload)
             self._handed_out[id(payload)] = row, payload
-        return batch
 
     def _settle(self, connection: "sqlite3.Connection") -> List[_Settlement]:
         settlements = list(self._unsettled.values())
@@ -451,6 +474,20 @@ class SQLiteEventStore(EventStore):
             connection.execute(_RELEASE_ALL, (self._owner,))
             connection.execute("DELETE FROM owner WHERE id = ?", (self._owner,))
         self._owner = None
+
+    def _release_unknown(self, connection: "sqlite3.Connection") -> None:
+        """Let what is claimed for this store be handed out again, unless it is handed out."""
+        self._may_have_more = False
+        try:
+            known = {row for row, _ in list(self._handed_out.values())}
+            with transaction(connection):
+                claimed = connection.execute(
+                    "SELECT payload_id FROM claim WHERE owner_id = ?", (self._owner,)
+                ).fetchall()
+                connection.executemany(_RELEASE, [(row, self._owner) for (row,) in claimed if row not in known])
+        except BaseException:
+            self._may_have_more = True
+            raise
 
     def _report(self, error: Exception) -> None:
         count = self._failures.add(str(error))

@@ -112,9 +112,11 @@ class EventStore(Protocol):
     - The attribute `is_durable`, True if payloads outlive the process, and may be shared with other processes. Such a
       store hands out no more than about one request at a time, and lends payloads: those that never come back, because
       a process died, are handed out again. So an emitter need not fight for what is left in it.
+    - The method `renew`, of a durable store whose lending ends by time: what this object has lent stays lent. It is
+      called after each request, since a hand-out may take many, and should do nothing while there is much time left.
     - The argument `limit` of `get_events_batch`: hand out no more than so many payloads.
-    - The method `close`, for the emitter that made the store from a URL: give back connections and files. A store that
-      is used again after it takes new ones.
+    - The method `close`, for the emitter that made the store from a URL: give back what is lent, connections and files.
+      A store that is used again after it takes new ones.
 
     `snowplow_tracker.testing.EventStoreContract` puts a store to the test.
     """

@@ -79,6 +79,9 @@ class DurableStore:
 
     def close(self) -> None:
         self.closings += 1
+        with self.shelf.lock:
+            for row, (text, owner) in list(self.shelf.rows.items()):
+                self.shelf.rows[row] = (text, None if owner is self else owner)
 
     def end_leases(self) -> None:
         """Let the time pass after which lent payloads wait again."""

@@ -11,12 +11,20 @@ from durable_store import DurableStore, Shelf
 from support import eids, eventually, numbered, with_manual_timers
 
 from snowplow_tracker import AsyncEmitter, Emitter, InMemoryEventStore, _lifecycle
+from snowplow_tracker._reporting import Occurrences
 
 CLASSES = [Emitter, AsyncEmitter]
 METHODS = ["post", "get"]
 both = pytest.mark.parametrize("emitter_class", CLASSES)
 both_methods = pytest.mark.parametrize("method", METHODS)
 DISK = OSError("disk is gone")
+
+
+class ManualClock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 def backlog(count, **options):
@@ -517,6 +525,41 @@ def test_two_emitters_deliver_each_payload_once(collector):
         emitter.close()
 
 
+class RenewingStore(DurableStore):
+    """Has what it has lent lent for longer."""
+
+    def renew(self):
+        self._begin("renew")
+
+
+@both
+@pytest.mark.parametrize("options", [{"method": "get"}, {"max_request_bytes": 150}], ids=["get", "post"])
+def test_what_is_lent_is_renewed_after_each_request(collector, emitter_class, options):
+    """A hand-out of many requests may take longer than a lease, and others must not send its rest meanwhile."""
+    store = RenewingStore()
+    put(store, 3)
+    emitter = emitter_class(collector.url, event_store=store, **options)
+
+    emitter.sync_flush()
+
+    calls = [call for call in store.calls if call != "size"]
+    assert calls[:5] == ["get_events_batch", "renew", "renew", "renew", "cleanup(False)"]
+    assert [eids(request.payloads) for request in collector.requests] == [["0"], ["1"], ["2"]]
+
+
+def test_store_that_fails_to_renew_does_no_harm(collector):
+    """Then payloads may be delivered twice, which is no loss."""
+    store = RenewingStore()
+    put(store, 2)
+    store.trouble["renew"] = DISK
+    emitter = Emitter(collector.url, method="get", event_store=store)
+
+    emitter.sync_flush()
+
+    assert eids(collector.payloads) == ["0", "1"]
+    assert (emitter.stats().delivered, store.size()) == (2, 0)
+
+
 def test_failed_payloads_may_be_sent_by_another(collector):
     """What one emitter has put back is for whoever comes first."""
     shelf = Shelf()
@@ -593,6 +636,24 @@ def test_store_that_fails_to_hand_out_is_asked_again_after_a_backoff(collector):
     emitter.retry_timer.fire()
 
     assert eids(collector.payloads) == ["0", "1"]
+
+
+def test_store_that_keeps_failing_to_hand_out_is_reported_in_sums(collector, caplog):
+    """An outage of hours must not fill the log, for instance with what a full disk says at each attempt."""
+    clock = ManualClock()
+    store = DurableStore()
+    emitter = with_manual_timers(Emitter(collector.url, batch_size=1, event_store=store))
+    emitter._failures = Occurrences(60.0, clock)
+
+    for seconds in (0, 10, 49, 1):
+        clock.now += seconds
+        store.trouble["get_events_batch"] = DISK
+        emitter.sync_flush()
+
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR] == [
+        "The event store failed to hand out payloads",
+        "The event store failed to hand out payloads, 3 times",
+    ]
 
 
 def test_event_costs_two_calls_of_the_store():

@@ -1,13 +1,26 @@
 """Each of the library's event stores keeps the contract, and the contract finds stores that do not."""
 
+import json
 import os
+import re
+import sys
+import time
 import unittest
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from unittest import mock
 
 import pytest
 from durable_store import DurableStore
 
-from snowplow_tracker import InMemoryEventStore, RedisEventStore, SQLiteEventStore
-from snowplow_tracker.testing import EventStoreContract
+from snowplow_tracker import (
+    InMemoryEventStore,
+    RedisEventStore,
+    SQLiteEventStore,
+    redis_event_store,
+    sqlite_event_store,
+)
+from snowplow_tracker.testing import EventStoreContract, event_store_contract
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +52,66 @@ class TestDurableStore(EventStoreContract):
     def open_again(self):
         return DurableStore(self.store.shelf)
 
-    test_forked_child_shares_a_durable_store = None
+    test_forked_child_shares_a_durable_store = test_payloads_of_a_killed_process_return = None
 
 
 class TestSQLiteEventStore(EventStoreContract):
     """The store in a file."""
 
+    lost_payloads_return_within_seconds = 120
+
     @pytest.fixture(autouse=True)
-    def _file(self, tmp_path):
+    def _file(self, tmp_path, monkeypatch):
+        self.shift = 0.0
+        clock = SimpleNamespace(time=lambda: time.time() + self.shift, monotonic=lambda: time.monotonic() + self.shift)
+        monkeypatch.setattr(sqlite_event_store, "time", clock)
         self.make_store = self.open_again = lambda: SQLiteEventStore(tmp_path / "events.db")
+
+    def let_time_pass(self, seconds):
+        self.shift += seconds
 
 
 class TestRedisEventStore(EventStoreContract):
     """The store on a server."""
 
+    lost_payloads_return_within_seconds = 132
+
     @pytest.fixture(autouse=True)
-    def _database(self, server):
-        server.client.flushall()
+    def _database(self, server, monkeypatch):
+        self.shift = 0.0
+        self.client = server.client
+        self.client.flushall()
+        monkeypatch.setattr(redis_event_store, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + self.shift))
         self.make_store = self.open_again = lambda: RedisEventStore(server.url, timeout=10.0)
+
+    def let_time_pass(self, seconds):
+        self.shift += seconds
+        key, group = "snowplow:events", "senders"
+        for entry in self.client.xpending_range(key, group, "-", "+", 9):
+            idle = entry["time_since_delivered"] + round(seconds * 1000)
+            self.client.xclaim(key, group, entry["consumer"], 0, [entry["message_id"]], idle=idle, justid=True)
+
+
+def samples():
+    """Run the files of the page that have a store and its tests."""
+    page = Path(__file__).resolve().parents[1] / "docs" / "stores.md"
+    files = re.findall(
+        r"^```python\n# (\w*folder_store)\.py\n(.*?)^```$",
+        page.read_text(encoding="utf-8"),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+    with mock.patch.dict(sys.modules):
+        for name, code in files:
+            module = sys.modules[name] = ModuleType(name)
+            exec(compile(code, f"{name}.py", "exec"), vars(module))
+        return sys.modules["folder_store"].FolderEventStore, sys.modules["test_folder_store"].TestFolderEventStore
+
+
+if sys.platform == "win32":
+    # There is no fcntl.
+    FolderEventStore, TestFolderEventStore = object, None
+else:
+    FolderEventStore, TestFolderEventStore = samples()
 
 
 class Forgetful(DurableStore):
@@ -107,6 +162,97 @@ class Fragile(DurableStore):
 
     def add_event(self, payload):
         raise OSError("two threads")
+
+
+def give_all_back(store):
+    for file in store.folder.glob("*"):
+        if file.suffix not in ("", ".json"):
+            store._give_back(file)
+
+
+class NeverReturning(FolderEventStore):
+    """Leaves what a process had that was killed where it is."""
+
+    def _end_leases(self):
+        pass
+
+
+class OpeningForAll(FolderEventStore):
+    """Takes whatever is in flight when it is opened for lost."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        give_all_back(self)
+
+
+class ClosingForAll(FolderEventStore):
+    """Gives back more than its own."""
+
+    def close(self):
+        give_all_back(self)
+
+
+class Keeping(FolderEventStore):
+    """Has others wait for the lease, though it is closed in good order."""
+
+    def close(self):
+        pass
+
+
+class Duplicating(FolderEventStore):
+    """Gives back what it had in a copy, when a process is gone."""
+
+    def _end_leases(self):
+        for file in self.folder.glob("*"):
+            if file.suffix not in ("", ".json") and time.time() - file.stat().st_mtime > self.lease_seconds:
+                self._add(json.loads(file.read_text()))
+                self._give_back(file)
+
+
+class Unrenewed(FolderEventStore):
+    """Has a method for it, which does nothing."""
+
+    def renew(self):
+        pass
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fcntl here")
+@pytest.mark.parametrize(
+    ("store", "rule"),
+    [
+        (NeverReturning, "payloads_of_a_killed_process_return"),
+        (Duplicating, "payloads_of_a_killed_process_return"),
+        (OpeningForAll, "opening_and_closing_one_object_leaves_alone_what_another_has"),
+        (ClosingForAll, "opening_and_closing_one_object_leaves_alone_what_another_has"),
+        (Keeping, "closed_object_gives_back_what_it_has"),
+        (Unrenewed, "what_is_renewed_stays_in_flight"),
+    ],
+)
+def test_contract_finds_a_store_that_does_not_lend(tmp_path, store, rule):
+    """What is in flight is lent: it comes back, but not before it must, and once."""
+    contract = TestFolderEventStore()
+    contract.setup_method()
+    contract.folder = tmp_path / "events"
+    contract.make_store = contract.open_again = lambda: store(contract.folder)
+
+    with pytest.raises(AssertionError):
+        getattr(contract, f"test_{rule}")()
+
+
+def test_contract_has_to_know_how_long_payloads_are_lost():
+    """No time would be right for each store."""
+    with pytest.raises(NotImplementedError, match=r"^lost_payloads_return_within_seconds has to say"):
+        contract_of(DurableStore()).test_payloads_of_a_killed_process_return()
+
+
+def test_time_passes_by_itself(monkeypatch):
+    """Unless a test of a store has a better way, it waits."""
+    waits = []
+    monkeypatch.setattr(event_store_contract.time, "sleep", waits.append)
+
+    EventStoreContract().let_time_pass(0.25)
+
+    assert waits == [0.25]
 
 
 def contract_of(store):

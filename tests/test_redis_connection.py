@@ -2,11 +2,13 @@
 
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from support import PATIENCE_SECONDS
 
-from snowplow_tracker._redis_connection import RedisConnection
+from snowplow_tracker import _redis_connection
+from snowplow_tracker._redis_connection import RedisConnection, _bounded, _call
 
 
 class ResponseError(Exception):
@@ -184,6 +186,59 @@ def test_failure_is_kept_as_text(connection, client, clock):
     fail(connection)
 
     assert connection._failure == "gone"
+
+
+class Host:
+    """Connects like redis-py: to one address after the other, each of which takes all the time that it gets."""
+
+    def __init__(self, clock, socket_timeout=None, socket_connect_timeout=None):
+        self.socket_timeout = socket_timeout
+        self.socket_connect_timeout = socket_connect_timeout
+        self.clock = clock
+        self.waits = []
+
+    def send_packed_command(self, command):
+        for _ in range(4):
+            self.waits.append(self.socket_connect_timeout)
+            self.clock.now += self.waits[-1]
+        self.waits.append(self.socket_timeout)
+
+
+def test_addresses_of_a_host_share_the_time_of_a_call(monkeypatch, clock):
+    """However many there are that do not answer, the call ends in time; and the last one still has a chance."""
+    monkeypatch.setattr(_redis_connection, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(_call, "ends_at", clock.now + 1)
+    host = _bounded(Host)(clock, socket_timeout=7, socket_connect_timeout=7)
+
+    host.send_packed_command("EVAL")
+
+    assert host.waits == [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 16]
+
+
+def test_nothing_gets_no_time_at_all(monkeypatch, clock):
+    """A socket without a moment would not wait, and fail in another way than by a timeout."""
+    monkeypatch.setattr(_redis_connection, "time", SimpleNamespace(monotonic=clock))
+    monkeypatch.setattr(_call, "ends_at", clock.now - 1)
+
+    assert _call.seconds_left() == 0.001
+
+
+def test_call_in_a_call_has_its_own_time(connection, client, clock, monkeypatch):
+    """A signal handler may track an event while its thread waits for Redis."""
+    monkeypatch.setattr(_redis_connection, "time", SimpleNamespace(monotonic=clock))
+    ends = []
+
+    def answer(keys, args):
+        ends.append(_call.ends_at)
+        if len(ends) == 1:
+            clock.now += 0.5
+            connection.run("return", "key", ())
+            ends.append(_call.ends_at)
+
+    connection._functions["return"] = answer
+    connection.run("return", "key", ())
+
+    assert ends == [101.0, 101.5, 101.0]
 
 
 def test_connection_needs_no_client_to_be_closed(client):

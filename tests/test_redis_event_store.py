@@ -1,5 +1,6 @@
 """The store in Redis, on a real redis-server: order, leases, outages, and what is remembered through them."""
 
+import itertools
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from support import PATIENCE_SECONDS, eids, eventually, is_balanced, numbered
 
-from snowplow_tracker import AsyncEmitter, Emitter, EventStore, RedisEventStore, redis_event_store
+from snowplow_tracker import AsyncEmitter, Emitter, EventStore, RedisEventStore, _redis_connection, redis_event_store
 
 redis = pytest.importorskip("redis", reason="needs redis-py, of the extra redis")
 
@@ -178,10 +179,46 @@ def test_wrong_option_is_refused(options, error, message):
 
 def test_url_in_an_error_keeps_its_password():
     """A URL is not shown, whatever is wrong with it."""
-    with pytest.raises(ValueError, match=r"^client_or_url must begin with redis://") as caught:
+    with pytest.raises(ValueError, match=r"^client_or_url must begin with redis://, rediss://, unix://$"):
         RedisEventStore("http://user:secret@localhost")
 
-    assert "secret" not in str(caught.value)
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:sec/ret@localhost",
+        "redis://:12/34@localhost",
+        "rediss://user:sec?ret@localhost",
+        "redis://user?sec=ret@localhost",
+        "redis://:sec#ret@localhost",
+        "redis://:sec[ret@localhost",
+        "redis://localhost:port",
+        "unix://user:sec/ret@/run/redis.sock",
+        "unix://run/redis.sock",
+    ],
+)
+def test_url_with_a_password_that_ends_too_early_is_refused(url):
+    """Otherwise a part of the password would be taken for a port, a host or an option, and shown with it."""
+    message = (
+        "^client_or_url cannot be read: in a user or password each character of /\\?#@\\[\\]% has to be written as % "
+        "and its code, and a port is a number$"
+    )
+    with pytest.raises(ValueError, match=message):
+        RedisEventStore(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://user:s%2Fe%40c@localhost:6379/1",
+        "redis://:s@c:ret@[::1]:6379",
+        "unix:///run/redis.sock?db=1",
+        "unix://user:s%2F@/run/a@b.sock",
+    ],
+)
+def test_url_with_a_password_is_taken(url):
+    """What is written as a URL must have it may have any character."""
+    assert RedisEventStore(url).key == KEY
 
 
 def test_constructor_asks_redis_nothing(tmp_path):
@@ -493,6 +530,84 @@ def test_end_of_leases_is_looked_for_ten_times_per_lease(clock, server, store, o
     assert (early, take(other)) == ([], ["1"])
 
 
+def test_lease_is_renewed_when_a_quarter_is_over(clock, server, store, other, make):
+    """Then what is handed out stays so; what others have by now stays theirs, and what is gone is passed over."""
+    fill(store, "1", "2", "3", "4")
+    first, second, third = (store.get_events_batch(1) for _ in range(3))
+    end_leases(server)
+    (entry,) = server.client.xpending_range(KEY, GROUP, "-", "+", 1)
+    server.client.xclaim(KEY, GROUP, "another", 0, [entry["message_id"]], idle=LONG_LEASE * 2000, justid=True)
+    store.cleanup(second, False)
+
+    clock.now += 29.9
+    store.renew()
+    idle_early = [entry["time_since_delivered"] for entry in server.client.xpending_range(KEY, GROUP, "-", "+", 9)]
+    clock.now += 0.1
+    store.renew()
+
+    assert min(idle_early) > LONG_LEASE * 1000
+    assert take(other) == ["1", "4"]
+    store.cleanup(first, False)
+    store.cleanup(third, True)
+    assert take(make(server.url)) == ["3"]
+
+
+def test_renewed_payload_is_its_owners_for_longer(clock, server, store):
+    """Nobody else can have delivered what is missing in the stream, so it is stored again."""
+    fill(store, "1")
+    batch = store.get_events_batch()
+    clock.now += 100
+    store.renew()
+    server.client.flushall()
+
+    clock.now += 100
+    store.cleanup(batch, True)
+
+    assert take(store) == ["1"]
+
+
+def test_nothing_is_renewed_that_came_back_meanwhile(clock, store, monkeypatch):
+    """Another thread may settle a payload while Redis is told to renew it."""
+    fill(store, "1", "2")
+    first, second = store.get_events_batch(1), store.get_events_batch(1)
+    holder = store._holder()
+    renew = holder._stream.renew
+
+    def renew_late(ids):
+        renew(ids)
+        store.cleanup(first, False)
+
+    monkeypatch.setattr(holder._stream, "renew", renew_late)
+    clock.now += 30
+    store.renew()
+
+    assert list(holder._claims) == [id(second[0])]
+
+
+def test_redis_that_fails_to_renew_does_no_harm(clock, own_server, make, no_pause):
+    """It is asked again after the next request."""
+    store = make(own_server.url)
+    fill(store, "1")
+    store.renew()
+    batch = store.get_events_batch()
+    own_server.kill()
+    clock.now += 30
+    store.renew()
+    own_server.start()
+    end_leases(own_server)
+
+    store.renew()
+
+    assert take(make(own_server.url)) == []
+    store.cleanup(batch, False)
+    store.renew()
+
+
+def test_lease_is_not_needed_by_a_process_that_took_nothing(tmp_path):
+    """There is no connection for that."""
+    RedisEventStore(f"unix://{tmp_path}/none").renew()
+
+
 def test_delivery_counts_whoever_has_the_lease(server, store, make):
     """A process that was too slow, but delivered a payload, spares others to deliver it again."""
     fill(store, "1")
@@ -717,6 +832,39 @@ def test_redis_that_hangs_is_not_waited_for(own_server, make, connects):
     own_server.resume()
 
 
+def test_all_steps_of_a_call_share_its_time(server, make, monkeypatch):
+    """What Redis is told when a connection is opened takes part of the `timeout`, and is no more than it must be."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(_redis_connection, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    limit, seconds = _redis_connection._Bounded._limit, []
+
+    def noted(connection):
+        seconds.append(_redis_connection._call.seconds_left())
+        clock.now += 10
+        limit(connection)
+
+    monkeypatch.setattr(_redis_connection._Bounded, "_limit", noted)
+    store = make(f"{server.url}/1?client_name=test", timeout=100)
+    fill(store, "1")
+    fill(store, "2")
+
+    # To send, and to read what comes back: the name, the database and the script; then the script alone.
+    assert seconds == [100, 90, 80, 70, 60, 50, 100, 90]
+
+
+def test_script_takes_one_round_trip(server, store):
+    """The first call brings the script along, and so does the first one after Redis has lost it."""
+    server.client.script_flush()
+    server.client.config_resetstat()
+    fill(store, "1", "2")
+    server.client.script_flush()
+    fill(store, "3")
+
+    statistics = server.client.info("commandstats")
+    assert {name: statistics[f"cmdstat_{name}"]["calls"] for name in ("eval", "evalsha")} == {"eval": 2, "evalsha": 2}
+    assert "cmdstat_script|load" not in statistics
+
+
 def test_store_goes_on_after_a_restart(own_server, make, no_pause):
     """With an append-only file a restart loses nothing: neither what waits, nor who holds what."""
     store, other = make(own_server.url), make(own_server.url)
@@ -835,10 +983,7 @@ def test_redis_out_of_memory_refuses_and_recovers(server, store):
         for _ in range(2):
             with pytest.raises(redis.ResponseError, match="maxmemory"):
                 store.add_event({"eid": "3"})
-        server.client.config_set("maxmemory", 0)
-        batch = store.get_events_batch(1)
-        server.client.config_set("maxmemory", 1)
-        store.cleanup(batch, True)
+        store.cleanup(store.get_events_batch(1), True)
         store.cleanup(store.get_events_batch(1), False)
         assert take(store) == ["2"]
     finally:
@@ -846,6 +991,34 @@ def test_redis_out_of_memory_refuses_and_recovers(server, store):
 
     fill(store, "4")
     assert take(store) == ["4"]
+
+
+def fill_until_error(store):
+    numbers = itertools.count()
+    with pytest.raises(redis.ResponseError, match="maxmemory"):
+        all(store.add_event({"eid": str(number), "url": "x" * 1_000}) for number in numbers)
+    return next(numbers) - 1
+
+
+def test_backlog_of_a_redis_out_of_memory_can_be_sent(server, store, other):
+    """Though nobody has sent anything before: to take and to forget payloads needs no memory."""
+    memory = server.client.info("memory")["used_memory"]
+    server.client.config_set("maxmemory", memory + 2_000_000)
+    try:
+        added = fill_until_error(store)
+        server.client.config_set("maxmemory", memory)
+        taken = []
+        while True:
+            batch = other.get_events_batch()
+            if not batch:
+                break
+            taken += eids(batch)
+            other.cleanup(batch, False)
+    finally:
+        server.client.config_set("maxmemory", 0)
+
+    assert taken == [str(number) for number in range(added)]
+    assert added > 100
 
 
 def test_demoted_redis_is_left(server, store, no_pause):

@@ -611,6 +611,44 @@ def test_lease_is_renewed_by_use(open_store, clocks):
     assert store.get_events_batch() == []
 
 
+def test_lease_is_renewed_by_an_emitter_that_sends(collector, open_store, clocks):
+    """A hand-out by GET is many requests, which may take longer than a lease; others get nothing of it meanwhile."""
+    store, other = open_store(lease_seconds=10), open_store()
+    fill(store, 9)
+    taken_by_other = []
+
+    class Slow(Emitter):
+        def http_get(self, payload):
+            clocks.advance(4)
+            taken_by_other.extend(take(other))
+            return super().http_get(payload)
+
+    Slow(collector.url, method="get", event_store=store).sync_flush()
+
+    assert taken_by_other == []
+    assert eids(collector.payloads) == [str(number) for number in range(9)]
+
+
+def test_lease_is_renewed_when_a_quarter_is_over(open_store, path, clocks):
+    """Before that, nothing is written."""
+    store = open_store(lease_seconds=10)
+    fill(store, 1)
+    store.renew()
+    batch = store.get_events_batch()
+    renewals = []
+    for seconds in (0, 2, 1, 0):
+        clocks.advance(seconds)
+        store.renew()
+        renewals += execute(path, "SELECT renewed_at FROM owner")
+    store.cleanup(batch, False)
+    clocks.advance(9)
+    store.renew()
+    renewals += execute(path, "SELECT renewed_at FROM owner")
+
+    assert [renewal == renewals[0] for renewal in renewals] == [True, True, False, False, False]
+    assert renewals[2:] == [renewals[2]] * 3
+
+
 def test_lease_does_not_outlast_a_clock_that_is_set_back(open_store, clocks):
     """An owner whose lease seems to begin in the future has lost it."""
     hung, store = open_store(), open_store()
@@ -857,6 +895,22 @@ def test_file_that_becomes_corrupt_is_moved_aside_with_its_log(store, path, tmp_
     reader.close()
 
 
+@pytest.mark.parametrize("loss", ["DELETE FROM figures", "DELETE FROM file", "DROP TABLE claim"])
+@pytest.mark.parametrize("use", [lambda store: store.add_event({}), SQLiteEventStore.size], ids=["add", "size"])
+def test_file_that_lacks_something_is_moved_aside(store, path, tmp_path, loss, use):
+    """SQLite reads it without an error, but there is no way to go on with it."""
+    fill(store, 1)
+    store.close()
+    execute(path, loss)
+
+    use(store)
+    store.get_events_batch()
+    fill(store, 1)
+
+    assert take(store) == ["0"]
+    assert len(list(tmp_path.glob("events.db.corrupt-*Z"))) == 1
+
+
 def test_only_one_process_moves_a_corrupt_file_aside(open_store, path, tmp_path, caplog):
     """Of several stores that see the same corrupt file only the first moves it; the others find the new one."""
     stores = [open_store() for _ in range(3)]
@@ -1051,8 +1105,9 @@ def test_read_only_file_or_folder_is_an_error(which):
 
         def add():
             store = SQLiteEventStore(path)
-            with pytest.raises(SQLiteFileError, match=r"readonly database|unable to open|Permission denied"):
+            with pytest.raises(SQLiteFileError, match=r"Permission denied"):
                 store.add_event({})
+            assert files(folder) == (["events.db"] if which == "file" else [])
 
         if os.geteuid() == 0:
             as_nobody(add)
@@ -1062,6 +1117,48 @@ def test_read_only_file_or_folder_is_an_error(which):
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the platform has no such permissions")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded, use of fork:DeprecationWarning")
+def test_file_that_may_be_written_again_is_used_again():
+    """Somebody made it read-only by mistake, and mends that while the application runs."""
+    folder = Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o777)
+
+        def use():
+            path = folder / "events.db"
+            store = SQLiteEventStore(path)
+            fill(store, 1)
+            store.close()
+            path.chmod(0o400)
+            with pytest.raises(SQLiteFileError, match=r"events.db: \[Errno 13\] Permission denied$"):
+                store.add_event({})
+            path.chmod(0o600)
+            fill(store, 2, start=1)
+            assert store.size() == 3
+
+        if os.geteuid() == 0:
+            as_nobody(use)
+        else:
+            use()
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_file_on_a_read_only_file_system_is_an_error(open_store, path, monkeypatch):
+    """There root may write no more than others."""
+    store = open_store()
+    fill(store, 1)
+    store.close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "access", lambda *_, **__: False)
+        with pytest.raises(SQLiteFileError, match=r"Permission denied$"):
+            store.add_event({})
+
+    assert take(store) == ["0"]
 
 
 def test_python_without_sqlite3_has_the_other_stores(open_store, monkeypatch):
@@ -1105,11 +1202,41 @@ def test_only_the_first_waits_for_a_locked_file(open_store, path):
     store = open_store(timeout=0.1)
     assert store._file.run(busy_timeout) == 100
 
-    with locked(path), pytest.raises(SQLiteFileError, match="locked"):
-        store.add_event({})
+    with locked(path):
+        with pytest.raises(SQLiteFileError, match="locked"):
+            store.add_event({})
+        for _ in range(3):
+            # An emitter asks for the size before it adds; to read needs no lock.
+            assert store.size() == 0
+            assert store._file.run(busy_timeout) == 50
+            with pytest.raises(SQLiteFileError, match="locked"):
+                store.add_event({})
     impatient = store._file.run(busy_timeout)
+    fill(store, 1)
 
     assert impatient == 50
+    assert store._file.run(busy_timeout) == 100
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked on the platform")
+def test_only_the_first_waits_for_a_locked_folder(open_store, monkeypatch, tmp_path):
+    """An open that hangs in another process is waited for once, like a writer that hangs."""
+    waits = []
+    locked_folder = _sqlite_file._locked_folder
+
+    def noted(folder, timeout):
+        waits.append(timeout)
+        return locked_folder(folder, timeout)
+
+    store = open_store(timeout=0.1)
+    with locked_folder(tmp_path, 0):
+        monkeypatch.setattr(_sqlite_file, "_locked_folder", noted)
+        for _ in range(3):
+            with pytest.raises(SQLiteFileError, match="has locked"):
+                store.add_event({})
+    fill(store, 1)
+
+    assert waits == [0.1, 0.05, 0.05, 0.05]
     assert store._file.run(busy_timeout) == 100
 
 
@@ -1566,6 +1693,46 @@ def test_interrupted_call_leaves_no_transaction_open(store, path):
 
     execute(path, "INSERT INTO payload (added_at, json) VALUES (0, '{}')")
     assert store.size() == 1
+
+
+@pytest.mark.parametrize("place", ["reading", "returning"])
+def test_hand_out_that_is_interrupted_strands_nothing(open_store, monkeypatch, place):
+    """An application may go on after Ctrl-C: what was claimed, and nobody got, is handed out, and nothing else."""
+    store, other = open_store(), open_store()
+    fill(store, 5)
+    held, of_other = store.get_events_batch(1), other.get_events_batch(1)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if place == "reading":
+            payloads = iter([{"eid": "2"}])
+            patch.setattr(sqlite_event_store, "json", mock.Mock(loads=lambda _: next(payloads, None) or stop()))
+        else:
+            patch.setattr(store._file, "_is_current", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.get_events_batch()
+
+    assert (store.size(), take(store)) == (3, ["2", "3", "4"])
+    assert (eids(held), eids(of_other), take(other)) == (["0"], ["1"], [])
+
+
+def test_interrupted_hand_out_is_made_up_for_when_the_file_is_free(open_store, path, monkeypatch, clocks):
+    """What cannot be given back at once is later."""
+    store = open_store(timeout=0)
+    fill(store, 2)
+    assert store.size() == 2
+    with monkeypatch.context() as patch:
+        patch.setattr(store._file, "_is_current", mock.Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.get_events_batch()
+
+    with locked(path):
+        assert store.size() == 0
+    clocks.advance(1)
+
+    assert take(store) == ["0", "1"]
 
 
 def test_any_other_error_is_followed_by_a_fresh_connection(store):

@@ -107,6 +107,16 @@ def test_store_in_memory_has_a_url(url, capacity):
             "redis://:secret@host?socket_timeout=60",
             "the URL of a redis: store may have buffer_capacity, key, lease_seconds, timeout; got 'socket_timeout'",
         ),
+        *[
+            (
+                url,
+                "the URL of a Redis store cannot be read: in a user or password each character of /?#@[]% has to be "
+                "written as % and its code, and a port is a number",
+            )
+            for url in ("redis://:sec/ret@host", "rediss://:sec?ret@host", "unix://:sec?ret@/socket")
+        ],
+        ("user:secret@host", f"{NO_URL}, got something else"),
+        ("secret@host", f"{NO_URL}, got something else"),
         ("memory:?key=x", "the URL of a memory: store may have buffer_capacity; got 'key'"),
         (
             "memory:?buffer_capacity=5&buffer_capacity=6",

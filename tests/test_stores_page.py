@@ -97,7 +97,8 @@ def test_samples_about_configuration_run(execute, localized, collector, monkeypa
 def test_recipe_for_gunicorn_delivers(localized, collector, tmp_path, name):
     """Workers that share a file deliver what they track, or leave it there for a forwarder."""
     (tmp_path / name).write_text(localized(FILES[name]), encoding="utf-8")
-    (command,) = (shlex.split(line) for line in blocks("sh") if line.startswith("gunicorn"))
+    lines = [line for code in blocks("sh") for line in code.splitlines()]
+    (command,) = (shlex.split(line) for line in lines if line.startswith("gunicorn"))
     program, *options, _ = command
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port, number = listener.getsockname()[1], listener.fileno()
@@ -152,8 +153,9 @@ def test_handler_that_stores_leaves_the_sending_to_a_forwarder(execute, collecto
 
 @needs_unix
 def test_recipe_for_cron_delivers(localized, collector, tmp_path):
-    """The tool leaves its event in a file, and the line of the crontab sends it and says nothing."""
-    (tmp_path / "backup.py").write_text(FILES["backup.py"], encoding="utf-8")
+    """The tool leaves its event in a file, and the line of the crontab sends it and says nothing, if any is there."""
+    backup = tmp_path / "backup.py"
+    backup.write_text(FILES["backup.py"], encoding="utf-8")
     script = tmp_path / ".local" / "bin" / "snowplow-tracker"
     script.parent.mkdir(parents=True)
     script.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m snowplow_tracker "$@"\n', encoding="utf-8")
@@ -162,11 +164,28 @@ def test_recipe_for_cron_delivers(localized, collector, tmp_path):
     command = localized(line).split(maxsplit=5)[-1]
     home = environment(HOME=str(tmp_path), PYTHONPATH=str(REPOSITORY))
 
-    subprocess.run([sys.executable, str(tmp_path / "backup.py")], env=home, check=True, timeout=LIMIT_SECONDS)
-    process = subprocess.run(["sh", "-c", command], env=home, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+    for tool in ([], [sys.executable, str(backup)]):
+        if tool:
+            subprocess.run(tool, env=home, check=True, timeout=LIMIT_SECONDS)
+        process = subprocess.run(["sh", "-c", command], env=home, capture_output=True, text=True, timeout=LIMIT_SECONDS)
+        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
 
-    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
     eventually(lambda: [payload["se_ac"] for payload in collector.payloads] == ["done"])
+
+
+@needs_unix
+def test_store_of_the_page_keeps_the_contract(tmp_path):
+    """Its tests pass as they are printed; `test_event_store_contract` has stores like it that fail them."""
+    for name in ("folder_store.py", "test_folder_store.py"):
+        (tmp_path / name).write_text(FILES[name], encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
+
+    process = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS
+    )
+
+    assert process.returncode == 0, process.stdout
+    assert " skipped" not in process.stdout
 
 
 def commands():
@@ -209,7 +228,15 @@ def test_table_of_options_is_complete():
 
 def test_files_of_the_page_are_all_tested():
     """A recipe that is added is run by a test."""
-    assert list(FILES) == ["web.py", "storing_web.py", "tasks.py", "storing_handler.py", "backup.py"]
+    assert list(FILES) == [
+        "web.py",
+        "storing_web.py",
+        "tasks.py",
+        "storing_handler.py",
+        "backup.py",
+        "folder_store.py",
+        "test_folder_store.py",
+    ]
 
 
 def test_links_within_the_page_lead_to_a_heading():

@@ -3,10 +3,12 @@
 import inspect
 import json
 import os
+import signal
 import threading
+import time
 import unittest
 import warnings
-from typing import Any, Callable, List
+from typing import Any, Callable, List, Optional
 
 from ..emitters import Emitter
 from ..store_only_emitter import StoreOnlyEmitter
@@ -17,6 +19,8 @@ __all__ = ["EventStoreContract"]
 
 # What makes about one request, and room for what a store counts in another way.
 _MOST_BYTES_AT_A_TIME = 1_000_000
+# How often it is looked whether lost payloads have returned.
+_STEPS = 10
 
 
 class EventStoreContract:
@@ -37,7 +41,14 @@ class EventStoreContract:
 
     What a store does not claim (to be durable, to know a limit) is skipped. Stores that have a method `close` are
     closed after each test.
+
+    Attributes:
+        lost_payloads_return_within_seconds: How long it takes at the most until payloads wait again that a process had
+            in flight when it was killed; for durable stores. It may be more than a test should take, see
+            `let_time_pass`.
     """
+
+    lost_payloads_return_within_seconds: Optional[float] = None
 
     def make_store(self) -> Any:
         """Return a new store that is empty; called once in each test."""
@@ -46,6 +57,10 @@ class EventStoreContract:
     def open_again(self) -> Any:
         """Return another object for the same file or server, as another process would have it; for durable stores."""
         raise NotImplementedError("open_again has to return another object for what the durable store keeps")
+
+    def let_time_pass(self, seconds: float) -> None:
+        """Wait. A test of a store with a long lease may set the store's clock instead, or make claims look older."""
+        time.sleep(seconds)
 
     def setup_method(self) -> None:
         """Begin without stores; called by pytest."""
@@ -316,6 +331,68 @@ class EventStoreContract:
         assert _eids(mine + others + rest) == _numbers(20)
         assert _taken(store) == []
 
+    def test_opening_and_closing_one_object_leaves_alone_what_another_has(self) -> None:
+        """A process that begins or ends must not have payloads sent again that another one is sending."""
+        store = self._durable_store(3)
+        in_flight = _take_all(store)
+
+        other = self._keep(self.open_again())
+        taken = [other.size(), _taken(other)]
+        other.close()
+        again = self._keep(self.open_again())
+        taken += [again.size(), _taken(again)]
+
+        assert taken == [0, [], 0, []]
+        store.cleanup(in_flight, True)
+        assert _eids(_take_all(again)) == _numbers(3)
+
+    def test_closed_object_gives_back_what_it_has(self) -> None:
+        """Others need not wait until it is seen that nobody sends it."""
+        store = self._durable_store(4)
+        in_flight = _take_all(store)
+        store.cleanup(in_flight[1:2], False)
+
+        store.close()
+
+        assert _eids(_take_all(self._keep(self.open_again()))) == ["0", "2", "3"]
+
+    def test_payloads_of_a_killed_process_return(self) -> None:
+        """What it had in flight is lost to nobody: it waits again before long, in its order, and once."""
+        store = self._durable_store()
+        self._require(hasattr(os, "fork"), "there is no fork here")
+        seconds = self._seconds_until_lost_payloads_return()
+        other = self._keep(self.open_again())
+        _add(store, 0, 3)
+
+        def in_child() -> None:  # pragma: no cover  # it is killed before it can tell what was run
+            assert len(_take_all(self.open_again())) == 3
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        assert _exit_code_of_child(in_child) == signal.SIGKILL
+        taken = _deliver_all(other)
+        while seconds > 0 and not taken:
+            self.let_time_pass(self._step())
+            seconds -= self._step()
+            taken = _deliver_all(other)
+        assert taken == _numbers(3)
+
+    def test_what_is_renewed_stays_in_flight(self) -> None:
+        """A sender that takes its time, and says so, is not taken for one that was killed."""
+        store = self._durable_store(3)
+        self._require(hasattr(store, "renew"), "the store knows no renewal")
+        other = self._keep(self.open_again())
+        in_flight = _take_all(store)
+        others: PayloadDictList = []
+
+        for _ in range(_STEPS + _STEPS // 2):
+            self.let_time_pass(self._step())
+            store.renew()
+            others += _taken(other)
+
+        assert others == []
+        store.cleanup(in_flight, True)
+        assert _eids(_take_all(other)) == _numbers(3)
+
     def test_payload_that_one_object_puts_back_is_there_for_another(self) -> None:
         """A retry may be made by any process."""
         store = self._durable_store(2)
@@ -383,6 +460,15 @@ class EventStoreContract:
         self._require(getattr(store, "is_durable", False), "the store is not durable")
         return store
 
+    def _seconds_until_lost_payloads_return(self) -> float:
+        seconds = self.lost_payloads_return_within_seconds
+        if seconds is None:
+            raise NotImplementedError("lost_payloads_return_within_seconds has to say how long a killed process counts")
+        return seconds
+
+    def _step(self) -> float:
+        return self._seconds_until_lost_payloads_return() / _STEPS
+
     def _require_limit(self, store: Any) -> None:
         self._require("limit" in inspect.signature(store.get_events_batch).parameters, "the store knows no limit")
 
@@ -417,6 +503,12 @@ def _take_all(store: Any) -> PayloadDictList:
         if not batch:
             return payloads
         payloads += batch
+
+
+def _deliver_all(store: Any) -> List[str]:
+    payloads = _take_all(store)
+    store.cleanup(payloads, False)
+    return _eids(payloads)
 
 
 def _eids(payloads: PayloadDictList) -> List[str]:
