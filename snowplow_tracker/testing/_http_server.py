@@ -399,7 +399,7 @@ def _turn_away(sock: socket.socket, status: int) -> bool:
     What the client still sends is taken and thrown away, or else it would not see the answer.
     """
     sock.sendall(_encode(Answer(status), keep_alive=False))
-    socket.socket.shutdown(sock, socket.SHUT_WR)
+    sock.shutdown(socket.SHUT_WR)
     sock.settimeout(_LINGER_SECONDS)
     while sock.recv(_PIECE_BYTES):
         pass
