@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 class _Owner(Protocol):
     def _thread_limit(self) -> int: ...
 
-    def _work(self, task: Any) -> None: ...
+    def _do_task(self, task: Any) -> None: ...
 
 
 class _Tasks(queue.Queue):  # type: ignore[type-arg]  # Python 3.8 has no subscripted queues
@@ -55,7 +55,7 @@ class WorkerPool:
         """Start nothing yet.
 
         Args:
-            owner: Its `_work(task)` is called in a worker, one task at a time in each.
+            owner: Its `_do_task(task)` is called in a worker, one task at a time in each.
             name: Begins the names of the threads.
         """
         self._name = name
@@ -184,7 +184,7 @@ class WorkerPool:
                 owner = self._owner()
                 if owner is None:
                     return
-                owner._work(task)
+                owner._do_task(task)
             except Exception:
                 logger.exception("A worker's task failed")
             finally:

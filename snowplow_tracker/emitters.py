@@ -131,7 +131,7 @@ class _Kept:
     """
 
     def __init__(self, mine: _ThreadState) -> None:
-        self._mine = mine
+        self._thread_state = mine
         self._before = (
             mine.is_sending,
             mine.is_flushing,
@@ -148,7 +148,7 @@ class _Kept:
         pass
 
     def __exit__(self, *exception: object) -> None:
-        mine = self._mine
+        mine = self._thread_state
         (
             mine.is_sending,
             mine.is_flushing,
@@ -251,8 +251,8 @@ class Emitter(EmitterProtocol):
             check_event_store("event_store", event_store) if self._own_store is None else self._own_store
         )
         self._measured_method: Any = None
-        self._sessions = SessionPool()
-        self._workers = WorkerPool(self, "snowplow-emitter")
+        self._session_pool = SessionPool()
+        self._worker_pool = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
         self.retry_timer = FlushTimer(self, repeating=False)
         self._begin_anew()
@@ -274,20 +274,29 @@ class Emitter(EmitterProtocol):
     @property
     def endpoint(self) -> str:
         """The URL that requests go to by the present `method`. One that is assigned is used as it is."""
-        return self._uris[self.method]
+        return self._collector_uris[self.method]
 
     @endpoint.setter
     def endpoint(self, uri: str) -> None:
-        self._uris = uris_by_method(uri, self.method)
+        self._collector_uris = uris_by_method(uri, self.method)
+
+    @property
+    def request_method(self) -> Any:
+        """What makes the requests: the session, or else the module `requests`. An older name of `session`."""
+        return requests if self.session is None else self.session
+
+    @request_method.setter
+    def request_method(self, session: Any) -> None:
+        self.session = None if session is requests else session
 
     @property
     def buffer_capacity(self) -> Optional[int]:
         """How many payloads may wait or be in flight; None for what the event store says."""
-        return self._buffer_capacity
+        return self._given_capacity
 
     @buffer_capacity.setter
     def buffer_capacity(self, capacity: Optional[int]) -> None:
-        self._buffer_capacity = optional(positive_int)("buffer_capacity", capacity)
+        self._given_capacity = optional(positive_int)("buffer_capacity", capacity)
         if self._own_store is not None:
             self._own_store.buffer_capacity = capacity or self._own_capacity
 
@@ -335,7 +344,7 @@ class Emitter(EmitterProtocol):
 
         refusal, waiting = self._ledger.add(accepted, self.buffer_capacity)
         if refusal is not None:
-            self._drops.report(accepted, *refusal, self.on_failure)
+            self._drop_reports.report(accepted, *refusal, self.on_failure)
             if self._ledger.closed:
                 return
         interval = self.flush_interval
@@ -375,7 +384,7 @@ class Emitter(EmitterProtocol):
 
     def _has_reached_limit(self, waiting: int) -> bool:
         """Ask the application's own `reached_limit`, which may ask ours."""
-        mine = self._mine
+        mine = self._thread_state
         with _Kept(mine), _Kept(mine):
             mine.waiting = waiting
             return self.reached_limit()
@@ -390,14 +399,14 @@ class Emitter(EmitterProtocol):
 
     def _flush_for_event(self) -> None:
         """Flush, while the application waits, which only wanted to track an event."""
-        mine = self._mine
+        mine = self._thread_state
         with _Kept(mine), _Kept(mine):
             mine.is_tracking = True
             self.flush()
 
     def reached_limit(self) -> bool:
         """Tell whether what waits has reached `batch_size` or `byte_limit`, or fills the buffer."""
-        waiting = self._mine.waiting
+        waiting = self._thread_state.waiting
         return self._is_limit(self._ledger.waiting() if waiting is None else waiting)
 
     def flush(self) -> None:
@@ -407,15 +416,15 @@ class Emitter(EmitterProtocol):
         inside a callback or an `http_post` of one's own the flush happens after the one that is under way.
         """
         if self._is_inside_flush():
-            self._mine.wants_flush = True
+            self._thread_state.wants_flush = True
         else:
-            self._recover()
-            self._flush_here(hold_back=not self._mine.is_explicit)
+            self._put_back_stranded()
+            self._flush_here(hold_back=not self._thread_state.is_explicit)
 
     def async_flush(self) -> None:
         """Have another thread flush. Never blocks; a backoff is respected."""
         if not self._ledger.closed:
-            self._hand_over()
+            self._hand_over_flush()
 
     def sync_flush(self, timeout: Optional[float] = None) -> None:
         """Try to send all that waits, backoff or not, and return when all of it has been tried.
@@ -452,18 +461,18 @@ class Emitter(EmitterProtocol):
         is_outermost = not self._is_inside_flush()
         claims: List[Claim] = []
         try:
-            with _Kept(self._mine), _Kept(self._mine):
+            with _Kept(self._thread_state), _Kept(self._thread_state):
                 self._begin_sending()
                 claims = self._ledger.admit(batch)
-                outcome = self._attempt(batch)
-                self._settle(outcome, claims)
-                self._report(outcome)
+                outcome = self._deliver_batch(batch)
+                self._settle_outcome(outcome, claims)
+                self._report_outcome(outcome)
         except BaseException:
-            self._recover(None if is_outermost else claims)
+            self._put_back_stranded(None if is_outermost else claims)
             raise
         finally:
             self._close_if_ended()
-        if self._mine.wants_flush and not self._is_inside_flush():
+        if self._thread_state.wants_flush and not self._is_inside_flush():
             # The application called this method itself; a callback completed the next batch.
             self.flush()
 
@@ -476,13 +485,13 @@ class Emitter(EmitterProtocol):
         Returns:
             The status code, -1 if there was no response. An override may also return a response, or raise.
         """
-        requester = requester_for(self.session, requests, self._sessions)
+        requester = requester_for(self.session, requests, self._session_pool)
         try:
             response = requester.post(
-                self._uris["post"],
+                self._collector_uris["post"],
                 data=data,
                 headers={"Content-Type": "application/json; charset=utf-8"},
-                timeout=self._timeout(),
+                timeout=self._timeout_of_request(),
             )
         except requests.RequestException as error:
             return Status.no_response(error)
@@ -494,9 +503,9 @@ class Emitter(EmitterProtocol):
         Args:
             payload: The parameters of the query.
         """
-        requester = requester_for(self.session, requests, self._sessions)
+        requester = requester_for(self.session, requests, self._session_pool)
         try:
-            response = requester.get(self._uris["get"], params=payload, timeout=self._timeout())
+            response = requester.get(self._collector_uris["get"], params=payload, timeout=self._timeout_of_request())
         except requests.RequestException as error:
             return Status.no_response(error)
         return status_of(response)
@@ -568,11 +577,11 @@ class Emitter(EmitterProtocol):
         self._is_ended = False
         self.timer.cancel()
         if self._must_not_wait():
-            self._hand_over()
+            self._hand_over_flush()
         elif not self._is_all_out():
             self._flush_within(seconds, is_last=True)
-        self._end()
-        self._drops.report_rest()
+        self._end_for_good()
+        self._drop_reports.report_rest()
         left = self._count_left()
         if left and self._ledger.is_durable:
             self._tell_what_is_left("the emitter is closed")
@@ -581,14 +590,14 @@ class Emitter(EmitterProtocol):
         self._ledger.close_store(self._own_store)
         return not left
 
-    def _end(self) -> None:
+    def _end_for_good(self) -> None:
         """Begin nothing any more by oneself."""
         with self._ledger.lock:
             self._is_ended = True
             self.timer.cancel()
             self.retry_timer.cancel()
-        self._workers.stop()
-        self._sessions.close()
+        self._worker_pool.stop()
+        self._session_pool.close()
 
     def __enter__(self) -> Self:
         return self
@@ -600,13 +609,13 @@ class Emitter(EmitterProtocol):
         # An attribute that only a complete constructor sets; applications' tests patch constructors away.
         if not self.__dict__.get("_is_complete"):
             return
-        self._sessions.close()
+        self._session_pool.close()
         if self._ledger.closed:
             return
-        has_payloads = self._ledger.has_unsettled() or self._workers.has_batches()
-        if has_payloads or self._workers.has_threads() or self.timer.has_thread():
+        has_payloads = self._ledger.has_unsettled() or self._worker_pool.has_batches()
+        if has_payloads or self._worker_pool.has_threads() or self.timer.has_thread():
             # The garbage collector has cut the weak references to all that is in a reference cycle.
-            self._workers.belong_to(self)
+            self._worker_pool.belong_to(self)
             lifecycle.adopt(self)
 
     def _should_retry(self, status_code: int) -> bool:
@@ -620,9 +629,9 @@ class Emitter(EmitterProtocol):
             failed_events: In their order. Those that an override keeps for itself count as rejected.
         """
         with self._ledger.lock:
-            self._back_off()
+            self._begin_backoff()
             error = self._ledger.put_back(failed_events)
-        self._report_loss(failed_events, error)
+        self._report_lost_batch(failed_events, error)
 
     def _call_retry(self, failed_events: PayloadDictList) -> None:
         try:
@@ -631,9 +640,9 @@ class Emitter(EmitterProtocol):
             logger.exception("%s failed to put back what is to be retried", type(self).__name__)
             Emitter._retry_failed_events(self, list(failed_events))
 
-    def _back_off(self) -> None:
+    def _begin_backoff(self) -> None:
         """Plan the next retry; called with the lock held."""
-        mine, maximum = self._mine, self.max_retry_delay_seconds
+        mine, maximum = self._thread_state, self.max_retry_delay_seconds
         # Of several requests that ran when the collector failed, only the first makes the delay longer.
         if mine.backoffs_seen in (None, self._backoffs) or not self.retry_timer.is_active():
             self._backoffs += 1
@@ -657,13 +666,13 @@ class Emitter(EmitterProtocol):
         with self._ledger.lock:
             return self.retry_timer.is_active() or (self.retry_delay > 0 and self._ledger.in_flight() > 0)
 
-    def _send_all(self, hold_back: bool) -> None:
+    def _send_all_waiting(self, hold_back: bool) -> None:
         """Send what waits now, hand-out by hand-out, until a request fails or the deadline is reached.
 
         Args:
             hold_back: Whether a backoff counts.
         """
-        mine, figures = self._mine, self._ledger.figures
+        mine, figures = self._thread_state, self._ledger.figures
         mine.has_failed = False
         retries = figures.retries
         # A durable store is asked in any case: what processes that died had in flight does not wait yet.
@@ -671,14 +680,14 @@ class Emitter(EmitterProtocol):
         while left > 0 and not mine.has_failed and not self._is_time_up():
             if hold_back and self._is_backing_off():
                 return
-            claims = self._take(unless_in_flight=hold_back and self.retry_delay > 0)
+            claims = self._take_waiting(unless_in_flight=hold_back and self.retry_delay > 0)
             if not claims:
                 return
             # What another thread has put back meanwhile comes before what waited, and is counted in addition. There may
             # be more than were counted, because events came meanwhile.
             retries, retries_before = figures.retries, retries
             left = max(0, left + retries - retries_before - len(claims))
-            self._send(claims)
+            self._send_claims(claims)
             if hold_back and self._leaves_rest():
                 return
 
@@ -687,18 +696,18 @@ class Emitter(EmitterProtocol):
 
         The next event goes on with it, or a timer, or another emitter.
         """
-        return self._ledger.is_durable and (self._mine.is_tracking or self._is_ended)
+        return self._ledger.is_durable and (self._thread_state.is_tracking or self._is_ended)
 
-    def _take(self, unless_in_flight: bool) -> List[Claim]:
+    def _take_waiting(self, unless_in_flight: bool) -> List[Claim]:
         """Take what waits, or this thread's share of it. A store that fails is asked again after a backoff."""
         try:
             return self._take_share(unless_in_flight)
         except HandOutError as failure:
             self._report_hand_out_failure(failure)
-        self._recover()
+        self._put_back_stranded()
         with self._ledger.lock:
-            self._mine.retry_after_seconds = 0.0
-            self._back_off()
+            self._thread_state.retry_after_seconds = 0.0
+            self._begin_backoff()
         return []
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
@@ -707,20 +716,20 @@ class Emitter(EmitterProtocol):
             limit = max(self.batch_size, _GETS_AT_A_TIME)
         return self._ledger.take(limit, unless_in_flight)
 
-    def _send(self, claims: List[Claim]) -> None:
+    def _send_claims(self, claims: List[Claim]) -> None:
         """Send payloads of the store, and make sure that none of them stays in flight."""
         try:
-            with _Kept(self._mine), _Kept(self._mine):
+            with _Kept(self._thread_state), _Kept(self._thread_state):
                 self._begin_sending()
                 try:
                     self.send_events([claim.payload for claim in claims])
                 except Exception:
                     # Only code of the application gets here: an override, or a replaced static method.
                     logger.exception("Sending %d payloads failed", len(claims))
-                    self._mine.has_failed = True
+                    self._thread_state.has_failed = True
                     self._call_retry(self._ledger.unsettled(claims))
         except BaseException:
-            self._recover(claims)
+            self._put_back_stranded(claims)
             raise
         finally:
             self._close_if_ended()
@@ -728,40 +737,40 @@ class Emitter(EmitterProtocol):
         self._ledger.settle(self._ledger.unsettled(claims), [])
 
     def _is_inside_flush(self) -> bool:
-        return self._mine.is_sending or self._mine.is_flushing
+        return self._thread_state.is_sending or self._thread_state.is_flushing
 
     def _must_not_wait(self) -> bool:
         # Nor for another emitter: its callback may be waiting for this one.
-        return _sends.depth > 0 or self._mine.is_flushing
+        return _sends.depth > 0 or self._thread_state.is_flushing
 
     def _begin_sending(self) -> None:
         """Note that this thread sends; what it did before is kept by `_Kept`."""
-        mine = self._mine
+        mine = self._thread_state
         mine.is_sending, mine.backoffs_seen, mine.retry_after_seconds, mine.lost = True, self._backoffs, 0.0, None
         _sends.depth += 1
 
     def _close_if_ended(self) -> None:
         # The connection of a send was in use when the others were closed.
         if self._is_ended:
-            self._sessions.close()
+            self._session_pool.close()
 
     def _as_flush(self, work: Callable[[], None]) -> None:
         """Do something as a flush of this thread: afterwards, whatever ends it, nothing of it is in flight."""
         is_outermost = not self._is_inside_flush()
         try:
-            with _Kept(self._mine), _Kept(self._mine):
-                self._mine.is_flushing = True
+            with _Kept(self._thread_state), _Kept(self._thread_state):
+                self._thread_state.is_flushing = True
                 work()
         except BaseException:
             if is_outermost:
-                self._recover()
+                self._put_back_stranded()
             raise
 
-    def _recover(self, claims: Optional[List[Claim]] = None) -> None:
+    def _put_back_stranded(self, claims: Optional[List[Claim]] = None) -> None:
         """Put back what an interrupted flush left in flight: of some claims, or all that this thread has taken."""
-        self._put_back(self._ledger.stranded(claims))
+        self._put_back_batch(self._ledger.stranded(claims))
 
-    def _attempt(self, batch: PayloadDictList) -> Outcome:
+    def _deliver_batch(self, batch: PayloadDictList) -> Outcome:
         """Make the requests. Whatever interrupts them, the payloads without an answer go back to the store."""
         outcome = Outcome()
         try:
@@ -769,7 +778,7 @@ class Emitter(EmitterProtocol):
         except BaseException:
             settled = set(map(id, outcome.delivered + outcome.rejected))
             self._settle_done(outcome)
-            self._put_back([payload for payload in batch if id(payload) not in settled])
+            self._put_back_batch([payload for payload in batch if id(payload) not in settled])
             # A retry may have been due meanwhile, and have left it to this send.
             self._catch_up(self._has_recovered(outcome))
             raise
@@ -783,25 +792,25 @@ class Emitter(EmitterProtocol):
         if outcome.rejected:
             logger.error("Lost %d payloads: %s", len(outcome.rejected), outcome.rejection)
 
-    def _settle(self, outcome: Outcome, claims: List[Claim]) -> None:
+    def _settle_outcome(self, outcome: Outcome, claims: List[Claim]) -> None:
         # The callbacks are told of all that is not delivered, whatever becomes of it here.
-        self._mine.lost = 0
+        self._thread_state.lost = 0
         self._settle_done(outcome)
         has_recovered = self._has_recovered(outcome)
         if outcome.failure is not None:
-            mine = self._mine
+            mine = self._thread_state
             mine.has_failed = True
             mine.retry_after_seconds = outcome.failure.retry_after_seconds
             self._call_retry(outcome.to_retry)
             # An override may have put them into the store itself, or else keep them.
             kept = self._ledger.release(self._ledger.unsettled(claims))
             self._ledger.settle([], kept)
-            self._report_failure(outcome.failure, len(outcome.to_retry) - len(kept) - (mine.lost or 0))
+            self._report_failed_request(outcome.failure, len(outcome.to_retry) - len(kept) - (mine.lost or 0))
             if kept:
                 logger.error("Lost %d payloads: %s did not put them back", len(kept), type(self).__name__)
         else:
             # Time was up before these were tried.
-            self._put_back(outcome.to_retry, is_retry=False)
+            self._put_back_batch(outcome.to_retry, is_retry=False)
             self._catch_up(has_recovered)
 
     def _has_recovered(self, outcome: Outcome) -> bool:
@@ -814,7 +823,7 @@ class Emitter(EmitterProtocol):
                 return False
             self.retry_delay = 0.0
             self.retry_timer.cancel()
-        self._failures.take_unreported()
+        self._failure_reports.take_unreported()
         logger.info("The collector takes payloads again: %s", self.endpoint)
         return True
 
@@ -828,10 +837,10 @@ class Emitter(EmitterProtocol):
             elif self.retry_delay:
                 self._start_retry_timer(self.retry_delay)
 
-    def _put_back(self, batch: PayloadDictList, is_retry: bool = True) -> None:
-        self._report_loss(batch, self._ledger.put_back(batch, is_retry))
+    def _put_back_batch(self, batch: PayloadDictList, is_retry: bool = True) -> None:
+        self._report_lost_batch(batch, self._ledger.put_back(batch, is_retry))
 
-    def _report_loss(self, payloads: PayloadDictList, error: Optional[Exception]) -> None:
+    def _report_lost_batch(self, payloads: PayloadDictList, error: Optional[Exception]) -> None:
         """Report payloads that the event store failed to take back, if it did."""
         if error is None:
             return
@@ -841,13 +850,13 @@ class Emitter(EmitterProtocol):
             return
         logger.error("Lost %d payloads: %s", count, reason, exc_info=error)
         on_failure = self.on_failure
-        if self._mine.lost is not None:
-            self._mine.lost += count
+        if self._thread_state.lost is not None:
+            self._thread_state.lost += count
         elif on_failure is not None:
             call_back(on_failure, 0, payloads)
 
-    def _report_failure(self, status: Status, count: int) -> None:
-        failures = self._failures.add(int(status))
+    def _report_failed_request(self, status: Status, count: int) -> None:
+        failures = self._failure_reports.add(int(status))
         if failures:
             logger.warning(
                 "%s%s: %d payloads will be retried in %.2f s (%s)",
@@ -859,12 +868,12 @@ class Emitter(EmitterProtocol):
             )
 
     def _report_hand_out_failure(self, failure: HandOutError) -> None:
-        failures = self._failures.add(HandOutError)
+        failures = self._failure_reports.add(HandOutError)
         if failures:
             times = f", {failures} times" if failures > 1 else ""
             logger.error("The event store failed to hand out payloads%s", times, exc_info=failure.__cause__)
 
-    def _report(self, outcome: Outcome) -> None:
+    def _report_outcome(self, outcome: Outcome) -> None:
         # A callback may change the list that it gets.
         delivered_count, not_delivered = len(outcome.delivered), outcome.rejected + outcome.to_retry
         # Each option is read once, as another thread may take it away.
@@ -877,7 +886,7 @@ class Emitter(EmitterProtocol):
 
     def _flush_here(self, hold_back: bool) -> None:
         """Flush in this thread, and once more if a callback asked for it."""
-        mine = self._mine
+        mine = self._thread_state
         self._as_flush(functools.partial(self._send_all_and_more, hold_back))
         if mine.wants_flush:
             # A callback that tracks an event for each success would keep this thread for ever.
@@ -885,12 +894,12 @@ class Emitter(EmitterProtocol):
             self.async_flush()
 
     def _send_all_and_more(self, hold_back: bool) -> None:
-        mine = self._mine
+        mine = self._thread_state
         mine.wants_flush = False
-        self._send_all(hold_back)
+        self._send_all_waiting(hold_back)
         if mine.wants_flush:
             mine.wants_flush = False
-            self._send_all(hold_back=True)
+            self._send_all_waiting(hold_back=True)
 
     def _flush_within(self, seconds: Optional[float], is_last: bool = False) -> bool:
         """Make one attempt, and with a time limit go on until it is reached or all is out; True if all was out then.
@@ -900,10 +909,10 @@ class Emitter(EmitterProtocol):
             is_last: Whether the emitter ends after it. Then one attempt is enough if the store is durable, and none is
                 made while the collector fails.
         """
-        mine, ledger = self._mine, self._ledger
+        mine, ledger = self._thread_state, self._ledger
         if self._is_ended and self._is_all_out():
             return True
-        self._recover()
+        self._put_back_stranded()
         leaves_rest = is_last and ledger.is_durable
         try:
             with _Kept(mine), _Kept(mine):
@@ -924,7 +933,7 @@ class Emitter(EmitterProtocol):
                     hold_back = True
         finally:
             if self._is_ended:
-                self._end()
+                self._end_for_good()
 
     def _is_rest_with_others(self, last_hand_out: int) -> bool:
         """Tell whether a durable store has handed out nothing since then, for no reason that will be over soon."""
@@ -933,7 +942,7 @@ class Emitter(EmitterProtocol):
 
     def _flush_once(self, hold_back: bool) -> None:
         """Make one attempt at all that waits, and return when it is made."""
-        if self._has_own_flush() and not self._mine.is_explicit:
+        if self._has_own_flush() and not self._thread_state.is_explicit:
             self._call_own_flush(hold_back)
         else:
             self._flush_here(hold_back)
@@ -945,8 +954,8 @@ class Emitter(EmitterProtocol):
         return "flush" in self.__dict__ or type(self).flush not in _FLUSHES
 
     def _call_own_flush(self, hold_back: bool) -> None:
-        with _Kept(self._mine), _Kept(self._mine):
-            self._mine.is_explicit = not hold_back
+        with _Kept(self._thread_state), _Kept(self._thread_state):
+            self._thread_state.is_explicit = not hold_back
             try:
                 self.flush()
             except Exception:
@@ -961,7 +970,7 @@ class Emitter(EmitterProtocol):
                 self._ledger.changed.wait(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> float:
-        deadline = self._mine.deadline
+        deadline = self._thread_state.deadline
         left = _WORKER_CHECK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
         return min(_WORKER_CHECK_SECONDS, left)
 
@@ -985,7 +994,7 @@ class Emitter(EmitterProtocol):
                 was_in_vain = False
 
     def _is_time_up(self) -> bool:
-        deadline = self._mine.deadline
+        deadline = self._thread_state.deadline
         return deadline is not None and time.monotonic() >= deadline
 
     def _is_all_out(self) -> bool:
@@ -996,9 +1005,9 @@ class Emitter(EmitterProtocol):
         with self._ledger.lock:
             return self._ledger.waiting() + self._ledger.in_flight()
 
-    def _timeout(self) -> RequestTimeout:
+    def _timeout_of_request(self) -> RequestTimeout:
         timeout = self.request_timeout or DEFAULT_TIMEOUT_SECONDS
-        deadline = self._mine.deadline
+        deadline = self._thread_state.deadline
         return timeout if deadline is None else within(timeout, max(0.01, deadline - time.monotonic()))
 
     def _measure_from_now_on(self) -> None:
@@ -1007,13 +1016,13 @@ class Emitter(EmitterProtocol):
         self._ledger.measure = functools.partial(wire_bytes, method=method)
         self._ledger.count_again()
 
-    def _hand_over(self) -> bool:
-        return self._workers.hand_over(self._thread_limit())
+    def _hand_over_flush(self) -> bool:
+        return self._worker_pool.hand_over(self._thread_limit())
 
     def _thread_limit(self) -> int:
         return 1
 
-    def _work(self, task: object) -> None:  # noqa: ARG002  # an AsyncEmitter has several kinds of tasks
+    def _do_task(self, task: object) -> None:  # noqa: ARG002  # an AsyncEmitter has several kinds of tasks
         """Do a worker's task; called in a thread of the pool."""
         self.flush()
 
@@ -1025,8 +1034,8 @@ class Emitter(EmitterProtocol):
             return True
         # One look only: what another thread tracks from now on, that thread sends itself.
         is_all_out = self._is_all_out() or self._flush_within(timeout, is_last=True)
-        self._sessions.close()
-        self._drops.report_rest()
+        self._session_pool.close()
+        self._drop_reports.report_rest()
         if self._ledger.is_durable:
             if not is_all_out:
                 self._tell_what_is_left("the interpreter exits")
@@ -1037,8 +1046,8 @@ class Emitter(EmitterProtocol):
     def _give_up(self, reason: str) -> None:
         """Say what is lost, now that nothing can be done about it any more, and end timers and threads."""
         was_ended = self._is_ended
-        self._end()
-        self._drops.report_rest()
+        self._end_for_good()
+        self._drop_reports.report_rest()
         if not self._ledger.is_durable:
             left = self._count_left()
             if left:
@@ -1057,9 +1066,9 @@ class Emitter(EmitterProtocol):
             logger.info("Left %d payloads in flight, which their lease brings back: %s", in_flight, reason)
 
     def _begin_anew(self) -> None:
-        self._mine = _ThreadState()
-        self._drops = Drops()
-        self._failures = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
+        self._thread_state = _ThreadState()
+        self._drop_reports = Drops()
+        self._failure_reports = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._backoffs = 0
         self._is_ended = False
         self.retry_delay = 0.0
@@ -1070,10 +1079,10 @@ class Emitter(EmitterProtocol):
         _sends.depth = 0
         self._ledger.reset()
         self._ledger.forget_memory()
-        self._workers.reset()
+        self._worker_pool.reset()
         self.timer.reset()
         self.retry_timer.reset()
-        self._sessions.forget()
+        self._session_pool.forget()
         forget_connections(self.session)
         self._begin_anew()
 
@@ -1141,15 +1150,15 @@ class AsyncEmitter(Emitter):
     @property
     def queue(self) -> "queue.Queue[Any]":
         """The threads' tasks. A list of payloads that is put here is sent."""
-        return self._workers.queue
+        return self._worker_pool.queue
 
     def flush(self) -> None:
         """Have a thread send what waits, unless a backoff is on. Never blocks."""
-        if self._mine.is_explicit:
-            self._workers.queue.put(_Flush(hold_back=False))
-            self._workers.keep_running(self.thread_count)
+        if self._thread_state.is_explicit:
+            self._worker_pool.queue.put(_Flush(hold_back=False))
+            self._worker_pool.keep_running(self.thread_count)
         elif not self._ledger.closed and not self._is_backing_off():
-            self._hand_over()
+            self._hand_over_flush()
 
     def _flush_for_event(self) -> None:
         if self._has_own_flush():
@@ -1164,7 +1173,7 @@ class AsyncEmitter(Emitter):
 
     def consume(self) -> None:
         """Work as one of the threads, in the calling thread, until the emitter is closed."""
-        self._workers.run()
+        self._worker_pool.run()
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         """Take one thread's share of what waits, so that the others can send the rest."""
@@ -1184,7 +1193,7 @@ class AsyncEmitter(Emitter):
             share = self._share_of([claim.payload for claim in claims])
             rest = [claim.payload for claim in claims[share:]]
             error = self._ledger.put_back(rest, is_retry=False)
-        self._report_loss(rest, error)
+        self._report_lost_batch(rest, error)
         return claims[:share]
 
     def _share_of(self, waiting: PayloadDictList) -> int:
@@ -1198,17 +1207,17 @@ class AsyncEmitter(Emitter):
 
     def _flush_once(self, hold_back: bool) -> None:
         """Have a thread flush, and wait for it; so the order is kept that one thread gives."""
-        if self._has_own_flush() and not self._mine.is_explicit:
+        if self._has_own_flush() and not self._thread_state.is_explicit:
             self._call_own_flush(hold_back)
             self._wait_for_tasks()
             self._wait_for_hand_outs(self._ledger.last_hand_out())
             return
         task = _Flush(hold_back)
-        self._workers.queue.put(task)
+        self._worker_pool.queue.put(task)
         if self.thread_count > 1:
             self.flush()
         while True:
-            if not self._workers.keep_running(self.thread_count):
+            if not self._worker_pool.keep_running(self.thread_count):
                 # There are no new threads any more while the interpreter exits.
                 if task.begin():
                     self._flush_here(hold_back)
@@ -1218,30 +1227,30 @@ class AsyncEmitter(Emitter):
             if self._is_time_up():
                 # Nobody waits for it any more, so nobody must do it.
                 task.begin()
-                self._workers.withdraw(task)
+                self._worker_pool.withdraw(task)
                 break
         self._wait_for_hand_outs(self._ledger.last_hand_out())
 
     def _wait_for_tasks(self) -> None:
-        tasks = self._workers.queue
+        tasks = self._worker_pool.queue
         with tasks.mutex:
             while True:
                 is_over = not tasks.unfinished_tasks or self._is_time_up()
-                if is_over or not self._workers.keep_running(self.thread_count):
+                if is_over or not self._worker_pool.keep_running(self.thread_count):
                     return
                 tasks.all_tasks_done.wait(self._seconds_to_wait())
 
     def _must_not_wait(self) -> bool:
         # A signal handler that came while its thread had a lock would keep the workers from what it waits for.
-        return super()._must_not_wait() or self._ledger.is_locked_here() or self._workers.is_locked_here()
+        return super()._must_not_wait() or self._ledger.is_locked_here() or self._worker_pool.is_locked_here()
 
     def _thread_limit(self) -> int:
         return self.thread_count
 
     def _is_all_out(self) -> bool:
-        return super()._is_all_out() and not self._workers.has_batches()
+        return super()._is_all_out() and not self._worker_pool.has_batches()
 
-    def _work(self, task: object) -> None:
+    def _do_task(self, task: object) -> None:
         if isinstance(task, _Flush):
             try:
                 if task.begin():
@@ -1258,13 +1267,13 @@ class AsyncEmitter(Emitter):
             self._as_flush(self._take_and_send)
 
     def _take_and_send(self) -> None:
-        claims = self._take(unless_in_flight=self.retry_delay > 0)
+        claims = self._take_waiting(unless_in_flight=self.retry_delay > 0)
         if not claims:
             return
         if self._ledger.waiting() and not self.retry_delay and not self._leaves_rest():
             # Whatever did not fit goes to the next thread at once. After a failure, it first takes a success.
-            self._hand_over()
-        self._send(claims)
+            self._hand_over_flush()
+        self._send_claims(claims)
 
 
 # What `flush` is unless an application replaces it, in these classes too.

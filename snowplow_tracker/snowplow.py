@@ -39,7 +39,7 @@ class Snowplow:
         tracker_config: Optional[TrackerConfiguration] = None,
         emitter_config: Optional[EmitterConfiguration] = None,
         *,
-        emitter_class: Type[Emitter] = Emitter,
+        emitter_class: Optional[Type[Emitter]] = None,
     ) -> Tracker:
         """Build a tracker with an emitter, and add it.
 
@@ -51,7 +51,8 @@ class Snowplow:
             subject: See `Tracker`.
             tracker_config: Further settings of the tracker.
             emitter_config: Further settings of the emitter.
-            emitter_class: `AsyncEmitter`, or a class of your own with the same parameters, to have another emitter.
+            emitter_class: `AsyncEmitter`, or a class of your own with the same parameters, to have another emitter
+                than `Emitter`.
 
         Raises:
             TypeError: If there is a tracker with this namespace already, or a parameter is of a wrong type, or
@@ -61,13 +62,14 @@ class Snowplow:
         cls._check_is_free(namespace)
         tracker_config = _checked(tracker_config, TrackerConfiguration, "tracker_config")
         emitter_config = _checked(emitter_config, EmitterConfiguration, "emitter_config")
-        _check_is_emitter_class(emitter_class)
+        # Looked up now, so that a test may put a mock in its place.
+        kind = Emitter if emitter_class is None else _checked_emitter_class(emitter_class)
         options = emitter_config.emitter_options()
-        if "thread_count" in options and not issubclass(emitter_class, AsyncEmitter):
-            raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {shown(emitter_class)}")
+        if "thread_count" in options and not issubclass(kind, AsyncEmitter):
+            raise TypeError(f"thread_count needs an emitter_class that is an AsyncEmitter, got {shown(kind)}")
         tracker = Tracker(
             namespace=namespace,
-            emitters=emitter_class(endpoint, method=method, **options),
+            emitters=kind(endpoint, method=method, **options),
             subject=subject,
             app_id=app_id,
             encode_base64=bool(tracker_config.encode_base64),
@@ -151,9 +153,11 @@ def _checked(config: Optional[Any], config_class: Type[Any], name: str) -> Any:
     return config
 
 
-def _check_is_emitter_class(emitter_class: Any) -> None:
+def _checked_emitter_class(emitter_class: Any) -> Type[Emitter]:
     if not isinstance(emitter_class, type) or not callable(getattr(emitter_class, "input", None)):
         raise TypeError(f"emitter_class must be a class with a method input, got {shown(emitter_class)}")
+    checked: Type[Emitter] = emitter_class
+    return checked
 
 
 def _is_tracker(tracker: Any) -> TypeGuard[Tracker]:

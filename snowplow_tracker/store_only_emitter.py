@@ -48,7 +48,7 @@ class StoreOnlyEmitter(PayloadReceiver):
         self.on_failure = on_failure
         self._own_store: Any = event_store_from_url(store) if isinstance(store, str) else None
         self._ledger = Ledger(check_event_store("store", store) if self._own_store is None else self._own_store)
-        self._drops = Drops()
+        self._drop_reports = Drops()
         lifecycle.register(self)
 
     @property
@@ -70,7 +70,7 @@ class StoreOnlyEmitter(PayloadReceiver):
         accepted = wire_payload(payload, "post")
         refusal, _ = self._ledger.add(accepted, None)
         if refusal is not None:
-            self._drops.report(accepted, *refusal, self.on_failure)
+            self._drop_reports.report(accepted, *refusal, self.on_failure)
 
     def stats(self) -> EmitterStats:
         """Return figures, all of the same moment: what was accepted and dropped here, and what waits in the store."""
@@ -86,7 +86,7 @@ class StoreOnlyEmitter(PayloadReceiver):
             True, as nothing has to leave this process any more.
         """
         self._ledger.close()
-        self._drops.report_rest()
+        self._drop_reports.report_rest()
         self._ledger.close_store(self._own_store)
         return True
 
@@ -97,7 +97,7 @@ class StoreOnlyEmitter(PayloadReceiver):
         self.close()
 
     def _flush_at_exit(self, timeout: float) -> bool:  # noqa: ARG002  # as the lifecycle calls it
-        self._drops.report_rest()
+        self._drop_reports.report_rest()
         self._ledger.close_store(self._own_store)
         return True
 
@@ -107,4 +107,4 @@ class StoreOnlyEmitter(PayloadReceiver):
     def _begin_anew_in_child(self) -> None:
         self._ledger.reset()
         self._ledger.forget_memory()
-        self._drops = Drops()
+        self._drop_reports = Drops()

@@ -90,4 +90,4 @@ def end(emitter):
         return
     emitter.timer.cancel()
     emitter.retry_timer.cancel()
-    emitter._workers.stop()
+    emitter._worker_pool.stop()

@@ -153,7 +153,7 @@ def test_dead_thread_is_replaced(collector):
 
     emitter.on_success = exit_the_thread
     fill(emitter, 1)
-    eventually(lambda: not any(thread.is_alive() for thread in emitter._workers._threads))
+    eventually(lambda: not any(thread.is_alive() for thread in emitter._worker_pool._threads))
 
     fill(emitter, 1, start=1)
 
@@ -190,7 +190,7 @@ def test_request_that_is_interrupted_in_a_thread_puts_its_batch_back(collector):
 
     emitter.http_post = exit_the_thread
     fill(emitter, 2)
-    eventually(lambda: emitter.stats().in_flight == 0 and not emitter._workers._threads[0].is_alive())
+    eventually(lambda: emitter.stats().in_flight == 0 and not emitter._worker_pool._threads[0].is_alive())
 
     del emitter.http_post
     emitter.sync_flush()
@@ -345,7 +345,7 @@ def test_worker_leaves_a_flush_alone_that_has_begun(collector):
     task = _Flush(hold_back=False)
     task.begin()
 
-    emitter._work(task)
+    emitter._do_task(task)
 
     assert task.wait(0)
     assert collector.requests == []
@@ -356,7 +356,7 @@ def test_flush_that_a_worker_has_begun_is_not_begun_again(collector, monkeypatch
     emitter = AsyncEmitter(collector.url)
     fill(emitter, 1)
     monkeypatch.setattr(_Flush, "begin", lambda self: False)
-    monkeypatch.setattr(emitter._workers, "keep_running", lambda thread_count: False)
+    monkeypatch.setattr(emitter._worker_pool, "keep_running", lambda thread_count: False)
 
     emitter.sync_flush()
 

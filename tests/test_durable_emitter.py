@@ -437,7 +437,7 @@ def test_closed_emitter_leaves_the_rest_of_a_backlog(collector):
     assert emitter.close(timeout=0) is False
     may_go_on.set()
     eventually(lambda: not emitter.stats().in_flight)
-    eventually(lambda: not any(thread.is_alive() for thread in emitter._workers._threads))
+    eventually(lambda: not any(thread.is_alive() for thread in emitter._worker_pool._threads))
 
     assert emitter.stats().delivered == 3
     assert store.size() == 17
@@ -451,7 +451,7 @@ def test_timer_that_is_at_a_backlog_stops_when_the_emitter_is_closed():
 
     def close(data):
         requests.append(data)
-        emitter._end()
+        emitter._end_for_good()
         return 200
 
     emitter.http_post = close
@@ -643,7 +643,7 @@ def test_store_that_keeps_failing_to_hand_out_is_reported_in_sums(collector, cap
     clock = ManualClock()
     store = DurableStore()
     emitter = with_manual_timers(Emitter(collector.url, batch_size=1, event_store=store))
-    emitter._failures = Occurrences(60.0, clock)
+    emitter._failure_reports = Occurrences(60.0, clock)
 
     for seconds in (0, 10, 49, 1):
         clock.now += seconds

@@ -172,12 +172,12 @@ def test_requests_that_fail_together_count_as_one_failure(collector):
 def test_longer_wish_of_a_request_that_failed_together_counts():
     """The second failure of one outage still brings its `Retry-After`."""
     emitter = failing(max_retry_delay_seconds=60)
-    with _Kept(emitter._mine):
+    with _Kept(emitter._thread_state):
         emitter._begin_sending()
         emitter._retry_failed_events([])
         emitter._begin_sending()
-        emitter._mine.backoffs_seen = 0
-        emitter._mine.retry_after_seconds = 30.0
+        emitter._thread_state.backoffs_seen = 0
+        emitter._thread_state.retry_after_seconds = 30.0
         emitter._retry_failed_events([])
 
     assert emitter.retry_timer.delay == 30.0

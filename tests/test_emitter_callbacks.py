@@ -215,7 +215,7 @@ def test_flush_in_a_failure_callback_does_not_flood(collector, caplog, emitter_c
 
     fill(emitter, 1)
     eventually(emitter.retry_timer.is_active)
-    emitter._workers.stop()
+    emitter._worker_pool.stop()
     eventually(lambda: own_threads() <= before)
 
     assert len(collector.requests) == 1

@@ -446,7 +446,7 @@ def test_payload_of_another_thread_does_not_make_the_last_flush_a_failure(collec
     """What another thread tracks when the last flush is done is that thread's to send, and no loss to report."""
     emitter = Emitter(collector.url)
     emitter.input({"eid": "waiting"})
-    monkeypatch.setattr(emitter._sessions, "close", lambda: emitter.input({"eid": "of another thread"}))
+    monkeypatch.setattr(emitter._session_pool, "close", lambda: emitter.input({"eid": "of another thread"}))
 
     assert emitter._flush_at_exit(PATIENCE_SECONDS)
 

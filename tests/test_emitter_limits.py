@@ -414,7 +414,7 @@ def test_full_buffer_is_sent_by_another_thread_when_one_has_died(collector):
         emitter.http_post = lambda data: sys.exit()
         for payload in numbered(5):
             emitter.input(payload)
-        eventually(lambda: not any(thread.is_alive() for thread in emitter._workers._threads))
+        eventually(lambda: not any(thread.is_alive() for thread in emitter._worker_pool._threads))
         del emitter.http_post
         assert emitter.stats().buffered == 5
 

@@ -443,7 +443,7 @@ class EmitterMachine(RuleBasedStateMachine):
             session=session,
         )
         emitter.machine = self
-        emitter._workers = Worker()
+        emitter._worker_pool = Worker()
         emitter._ledger.changed = Changed(emitter.lock)
         emitter.timer, emitter.retry_timer = Timer(self, repeating=True), Timer(self, repeating=False)
         emitter.on_success, emitter.on_failure = self.succeed, self.fail
@@ -467,11 +467,11 @@ class EmitterMachine(RuleBasedStateMachine):
     def flush_elsewhere(self):
         self.async_flush()
 
-    @precondition(lambda self: self.emitter._workers.is_wanted)
+    @precondition(lambda self: self.emitter._worker_pool.is_wanted)
     @rule()
     def let_worker_work(self):
-        self.emitter._workers.is_wanted = False
-        self.aside(lambda: self.flush_automatically(lambda: self.emitter._work(None)))
+        self.emitter._worker_pool.is_wanted = False
+        self.aside(lambda: self.flush_automatically(lambda: self.emitter._do_task(None)))
 
     @rule(text=st.sampled_from(TEXTS), count=st.integers(0, 4), is_unencodable=st.booleans())
     def send_directly(self, text, count, is_unencodable):
@@ -602,12 +602,12 @@ class EmitterMachine(RuleBasedStateMachine):
 
     def async_flush(self) -> None:
         self.emitter.async_flush()
-        self.expect(self.is_closed or self.emitter._workers.is_wanted, "nobody will flush")
+        self.expect(self.is_closed or self.emitter._worker_pool.is_wanted, "nobody will flush")
 
     def sync_flush(self, timeout: Optional[float]) -> None:
         if self.sends[get_ident()]:
             self.emitter.sync_flush(timeout)
-            self.expect(self.is_closed or self.emitter._workers.is_wanted, "nobody will flush")
+            self.expect(self.is_closed or self.emitter._worker_pool.is_wanted, "nobody will flush")
             return
         waited, tries = list(self.waiting), self.tries.copy()
         asides, failures, stalls = self.asides, self.failures, self.stalls

@@ -651,7 +651,7 @@ def test_interrupt_in_a_flush_inside_a_flush_leaves_the_outer_one_alone():
     emitter = Emitter("collector.example.com")
     emitter.input({"eid": "1"})
     emitter._ledger.take()
-    emitter._mine.is_sending = True
+    emitter._thread_state.is_sending = True
 
     def interrupt():
         raise KeyboardInterrupt
@@ -660,4 +660,4 @@ def test_interrupt_in_a_flush_inside_a_flush_leaves_the_outer_one_alone():
         emitter._as_flush(interrupt)
 
     assert emitter.stats().in_flight == 1
-    emitter._mine.is_sending = False
+    emitter._thread_state.is_sending = False

@@ -214,6 +214,22 @@ def test_limit_of_a_class_may_be_patched(emitter_class, is_reached):
     assert calls == ["flush"] * is_reached
 
 
+@both
+def test_request_method_is_the_session(emitter_class):
+    """1.1.0 had the session, or the module, in an attribute of this name, which tests replace."""
+    session = mock.Mock(post=mock.Mock(return_value=SimpleNamespace(status_code=200)))
+    emitter = emitter_class("collector.invalid")
+    assert emitter.request_method is requests
+
+    emitter.request_method = session
+    emitter.input({"eid": "1"})
+    emitter.sync_flush()
+    assert (emitter.session, session.post.call_count, emitter.stats().delivered) == (session, 1, 1)
+
+    emitter.request_method = requests
+    assert emitter.session is None
+
+
 def test_rules_of_a_subclass_count():
     """`is_good_status_code` and `_should_retry` may be overridden."""
 
@@ -359,7 +375,7 @@ def test_payloads_handed_out_by_a_queue_of_ones_own_are_sent(collector):
             with self.lock:
                 batch = self.event_store.get_events_batch()
             self.queue.put(batch)
-            self._hand_over()
+            self._hand_over_flush()
 
     emitter = Queueing(collector.url, batch_size=2)
 
@@ -682,7 +698,7 @@ def test_batch_in_the_queue_starts_a_thread(collector):
 def test_batch_in_the_queue_is_not_out(monkeypatch):
     """While it waits there, the emitter is not done."""
     emitter = AsyncEmitter("collector.example.com")
-    monkeypatch.setattr(emitter._workers, "keep_running", lambda thread_count: False)
+    monkeypatch.setattr(emitter._worker_pool, "keep_running", lambda thread_count: False)
 
     emitter.queue.put([{"eid": "0"}])
 

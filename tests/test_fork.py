@@ -222,7 +222,7 @@ def test_fork_while_the_store_is_busy_does_not_block_the_child(collector, kind):
 def test_no_lock_is_the_parents(collector):
     """A child waits for none of the locks of an emitter that another thread may hold at the moment of the fork."""
     emitter = AsyncEmitter(collector.url, batch_size=10, flush_interval=60)
-    parts = emitter._workers, emitter._drops.occurrences, emitter._failures
+    parts = emitter._worker_pool, emitter._drop_reports.occurrences, emitter._failure_reports
     locks = [emitter.lock, emitter.queue.mutex, emitter.timer._changed, emitter.retry_timer._changed]
     locks += [part._lock for part in parts]
     held, release = threading.Event(), threading.Event()

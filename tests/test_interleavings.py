@@ -159,7 +159,7 @@ class Scene:
         self._call_back(self.told_delivered, delivered)
 
     def _fail(self, count, not_delivered):
-        is_dropped = self.emitter._drops.telling.is_under_way
+        is_dropped = self.emitter._drop_reports.telling.is_under_way
         self._call_back(self.told_dropped if is_dropped else self.told_not_delivered, not_delivered)
 
     def _call_back(self, told, payloads):
@@ -175,7 +175,7 @@ class Scene:
             done = figures.delivered + figures.rejected
             assert figures.accepted == done + self.ledger.store.size() + self.ledger.in_flight()
         self.most_threads = max(self.most_threads, self.emitter._thread_limit())
-        assert len(self.emitter._workers._threads) <= self.most_threads
+        assert len(self.emitter._worker_pool._threads) <= self.most_threads
 
 
 @pytest.fixture(autouse=True)

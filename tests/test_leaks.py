@@ -187,7 +187,7 @@ class Service:
             on_failure=self.call_back,
         )
         self.emitter.timer, self.emitter.retry_timer = Appointment(self, True), Appointment(self, False)
-        for occurrences in (self.emitter._drops.occurrences, self.emitter._failures):
+        for occurrences in (self.emitter._drop_reports.occurrences, self.emitter._failure_reports):
             occurrences._clock = lambda: self.now
         self.tracker = Tracker("soak", self.emitter, encode_base64=False)
 
@@ -240,12 +240,12 @@ class Service:
             "handed out": len(store._handed_out) + len(ledger._in_flight),
             "retry turns": len(store._retry_turns),
             "bytes": (emitter.bytes_queued or 0) + ledger.wire_bytes,
-            "tasks": emitter._workers.queue.qsize() + emitter._workers.queue.unfinished_tasks,
-            "workers": len(emitter._workers._threads),
-            "sessions": len(emitter._sessions._idle),
-            "kinds of drops": len(emitter._drops.occurrences._unreported)
-            + len(emitter._drops.occurrences._reported_at),
-            "kinds of failures": len(emitter._failures._unreported) + len(emitter._failures._reported_at),
+            "tasks": emitter._worker_pool.queue.qsize() + emitter._worker_pool.queue.unfinished_tasks,
+            "workers": len(emitter._worker_pool._threads),
+            "sessions": len(emitter._session_pool._idle),
+            "kinds of drops": len(emitter._drop_reports.occurrences._unreported)
+            + len(emitter._drop_reports.occurrences._reported_at),
+            "kinds of failures": len(emitter._failure_reports._unreported) + len(emitter._failure_reports._reported_at),
             "names": len(self.tracker._reported_keys),
         }
 

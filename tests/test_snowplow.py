@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from unittest import mock
 
 import pytest
 
@@ -115,7 +116,15 @@ def test_threads_need_an_asynchronous_emitter():
     assert Snowplow.get_tracker("test") is None
 
 
-@pytest.mark.parametrize("emitter_class", ["x", None, Emitter(ENDPOINT), int, lambda *_, **__: Capture()])
+def test_emitter_may_be_patched():
+    """A test that puts a mock in the place of the class gets it, and no request is made."""
+    with mock.patch("snowplow_tracker.snowplow.Emitter") as emitter_class:
+        tracker = Snowplow.create_tracker("test", ENDPOINT)
+
+    assert tracker.emitters == [emitter_class.return_value]
+
+
+@pytest.mark.parametrize("emitter_class", ["x", Emitter(ENDPOINT), int, lambda *_, **__: Capture()])
 def test_emitter_class_must_be_a_class(emitter_class):
     """What is no class of emitters is refused by name."""
     with pytest.raises(TypeError, match=r"^emitter_class must be a class with a method input, got "):

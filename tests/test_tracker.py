@@ -719,3 +719,26 @@ def test_emitter_that_is_none_may_be_flushed_and_closed(make):
 
     assert tracker.flush() is tracker
     assert tracker.close() is True
+
+
+def test_payload_of_a_mock_is_passed_on():
+    """A test that replaces what completes payloads wants to see it in the emitter."""
+    capture = Capture()
+
+    with mock.patch.object(Tracker, "complete_payload") as complete_payload:
+        Tracker("test", capture).track(PageView("https://shop.example/"))
+
+    assert capture.payloads == [complete_payload.return_value.nv_pairs]
+
+
+def test_figures_of_a_subclass_may_be_anything():
+    """A class of an application's had the name `stats` for itself before emitters had it."""
+
+    class Counting(Emitter):
+        def __init__(self):
+            super().__init__("collector.example.com")
+            self.stats = {"sent": 0}
+
+    tracker = Tracker("test", Counting())
+
+    assert tracker.flush() is tracker

@@ -30,7 +30,7 @@ class Owner:
     def _thread_limit(self):
         return self.limit
 
-    def _work(self, task):
+    def _do_task(self, task):
         with self._done:
             self.tasks.append(task)
             self.threads.append(threading.current_thread())
