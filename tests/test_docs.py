@@ -24,11 +24,19 @@ pytestmark = pytest.mark.thorough
 README = sections("README.md")
 RECIPES = sections("docs/testing.md")
 COMMANDS = sections("docs/command-line.md")
+PRODUCTION = sections("docs/running-in-production.md")
 LIMIT_SECONDS = 50
 
 # The section whose test is run by a command of its own, and those with samples that are no files of tests.
 BY_DJANGO = "Django"
 WITH_UNNAMED_SAMPLES = ["unittest", "The REST API", "Watch events live"]
+
+URLS_OF_DJANGO = """
+from django.urls import path
+from views import add_to_basket
+
+urlpatterns = [path("basket", add_to_basket)]
+"""
 
 # Assertions fail as they do after their time is up, but at once.
 IMPATIENT = """
@@ -81,9 +89,8 @@ def project(pytester, monkeypatch):
     def create(title, *changes, **more_modules):
         files = named_files(RECIPES[title], "python", "ini")
         files.update({f"{name}.py": code for name, code in more_modules.items()})
-        for package in ("django", "flask"):
-            if any(f"from {package}" in code for code in files.values()) and not importlib.util.find_spec(package):
-                pytest.skip(f"needs {package}, of the extra `hosts`")
+        if any("from flask" in code for code in files.values()) and not importlib.util.find_spec("flask"):
+            pytest.skip("needs flask, of the extra `hosts`")
         for name, code in files.items():
             for old, new in changes:
                 code = code.replace(old, new)
@@ -160,17 +167,56 @@ def test_recipe_passes(project, title):
     run().assert_outcomes(passed=count_of_tests(title))
 
 
-def test_recipe_of_django_passes(project, pytester):
-    """The command that the page names runs the test in Django's own way."""
-    project(BY_DJANGO)
+@pytest.fixture
+def django_project(pytester, monkeypatch, collector):
+    """A project as Django makes it, with the files of both pages, and the endpoint of a collector in the environment.
+
+    Returns:
+        A function that runs a command of it.
+    """
+    pytest.importorskip("django")
+    monkeypatch.setenv("PYTHONPATH", PACKAGE_FOLDERS)
+    monkeypatch.setenv("SNOWPLOW_ENDPOINT", collector.url)
+    assert pytester.run(sys.executable, "-m", "django", "startproject", "shop", ".").ret == 0
+    files = {**named_files(PRODUCTION[BY_DJANGO], "python"), **named_files(RECIPES[BY_DJANGO], "python")}
+    with (pytester.path / "shop" / "settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(files.pop("settings.py"))
+    for name, code in {**files, "shop/urls.py": URLS_OF_DJANGO}.items():
+        (pytester.path / name).write_text(code, encoding="utf-8")
+
+    def run(command):
+        python, *arguments = shlex.split(command)
+        assert python == "python"
+        return pytester.run(sys.executable, *arguments, timeout=LIMIT_SECONDS)
+
+    return run
+
+
+def test_recipe_of_django_passes(django_project, collector):
+    """With the application of the other page, the command runs the test in Django's own way, whatever is exported."""
     (command,) = blocks(RECIPES[BY_DJANGO], "")
-    python, *arguments = shlex.split(command)
 
-    result = pytester.run(sys.executable, *arguments, timeout=LIMIT_SECONDS)
+    result = django_project(command)
 
-    assert python == "python"
     assert result.ret == 0
     result.stderr.fnmatch_lines(["Ran 1 test in *", "OK"])
+    assert collector.payloads == []
+
+
+def test_recipe_of_django_fails_when_the_application_has_its_tracker(django_project, collector):
+    """With other settings it says why, and sends nothing to the collector of the environment."""
+    result = django_project("python manage.py test")
+
+    assert result.ret == 1
+    result.stderr.fnmatch_lines(["TypeError: namespace must be free, *"])
+    assert collector.payloads == []
+
+
+def test_commands_of_django_run_without_an_endpoint(django_project, monkeypatch):
+    """The application of the other page needs none to start."""
+    monkeypatch.delenv("SNOWPLOW_ENDPOINT")
+
+    assert django_project("python manage.py makemigrations").ret == 0
 
 
 def test_recipe_of_unittest_passes_without_pytest(project, pytester):

@@ -44,6 +44,7 @@ pytestmark = pytest.mark.thorough
 PAGE = "docs/running-in-production.md"
 SECTIONS = sections(PAGE)
 FILES = named_files(text_of(PAGE), "python")
+OF_DJANGO = {name: FILES[name] for name in ("settings.py", "tracking.py", "views.py")}
 LINES = re.findall(r"^\| `([A-Z]+)` \| `(\.\w+)` \| `(.*?)` \|", SECTIONS["What to alert on"], re.MULTILINE)
 LOST_AT_EXIT = "Lost 3 payloads: the interpreter exits, and 5 s were not enough"
 LEFT_AT_EXIT = "Left 3 payloads in the event store: the interpreter exits"
@@ -57,7 +58,11 @@ from django.conf import settings
 from django.test import Client
 from django.urls import path
 
-settings.configure(ROOT_URLCONF=__name__, INSTALLED_APPS=["tracking.TrackingConfig"], SECRET_KEY="of a test")
+names = {"INSTALLED_APPS": []}
+with open("settings.py", encoding="utf-8") as file:
+    exec(file.read(), names)
+names = {name: value for name, value in names.items() if name.isupper()}
+settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="of a test", **names)
 django.setup()
 
 from views import add_to_basket
@@ -67,6 +72,14 @@ client = Client(raise_request_exception=False)
 for sku in ("A-1", "B-7"):
     response = client.post("/basket", {"sku": sku}, HTTP_USER_AGENT="Browser/1")
     print(response.status_code, *getattr(response, "exc_info", None) or [])
+"""
+
+# The addresses of a project: imported by the server itself, and not by what restarts it.
+TRACKING_URLS = """
+from snowplow_tracker import Snowplow, StructuredEvent
+
+Snowplow.get_tracker("shop").track(StructuredEvent("basket", "add", label="A-1"))
+urlpatterns = []
 """
 
 FLASK = """
@@ -212,9 +225,7 @@ def test_collector_can_be_tried_from_the_command_line(collector, monkeypatch):
 @needs("django")
 def test_django_delivers(run, collector, labels):
     """Views find the tracker of the application, and what they track is out at the end of the process."""
-    files = {name: FILES[name] for name in ("tracking.py", "views.py")}
-
-    code, stdout, stderr = run({**files, "drive.py": DJANGO}, "drive.py")
+    code, stdout, stderr = run({**OF_DJANGO, "drive.py": DJANGO}, "drive.py")
 
     assert (code, stdout.split(), stderr) == (0, ["204", "204"], "")
     assert labels() == ["A-1", "B-7"]
@@ -222,13 +233,62 @@ def test_django_delivers(run, collector, labels):
 
 
 @needs("django")
+def test_django_works_without_an_endpoint(run):
+    """The application starts and serves, and tracks nothing."""
+    drive = f'import os\n\ndel os.environ["SNOWPLOW_ENDPOINT"]\n{DJANGO}'
+
+    assert run({**OF_DJANGO, "drive.py": drive}, "drive.py") == (0, "204\n204\n", "")
+
+
+@needs("django")
+@pytest.mark.parametrize(("text", "goes"), [("gettext_lazy('tea')", False), ("str(gettext_lazy('tea'))", True)])
+def test_lazy_strings_of_django_have_no_json(run, text, goes):
+    """They raise, and `str` helps."""
+    program = f"""
+from django.conf import settings
+from django.utils.translation import gettext_lazy
+
+from snowplow_tracker import SelfDescribing, SelfDescribingJson, Tracker
+from snowplow_tracker.testing import RecordingEmitter
+
+settings.configure(USE_I18N=False)
+event = SelfDescribing(SelfDescribingJson("iglu:com.acme/tea/jsonschema/1-0-0", {{"name": {text}}}))
+Tracker("shop", RecordingEmitter()).track(event)
+"""
+
+    code, _, stderr = run({"lazy.py": program}, "lazy.py")
+
+    assert (code == 0) == goes
+    assert ("there is no JSON for the type __proxy__" in stderr) != goes
+
+
+@needs_unix
+@needs("django")
+@pytest.mark.parametrize(("number", "arrived"), [(signal.SIGTERM, []), (signal.SIGINT, ["A-1"])])
+def test_server_for_development_sends_after_an_interrupt_only(run, start, tmp_path, labels, number, arrived):
+    """What restarts the server kills it at SIGTERM; Ctrl-C reaches both."""
+    assert run({}, "-m", "django", "startproject", "shop", ".") == (0, "", "")
+    with (tmp_path / "shop" / "settings.py").open("a", encoding="utf-8") as settings:
+        settings.write(FILES["settings.py"])
+    tracking = changed("tracking.py", ("flush_interval=5", ""))
+    files = {"tracking.py": tracking, "shop/urls.py": TRACKING_URLS}
+    server = start(files, "manage.py", "runserver", "--skip-checks", "0", stderr=subprocess.DEVNULL)
+
+    assert any("Quit the server" in line for line in server.stdout)
+    os.killpg(server.pid, number) if arrived else server.send_signal(number)
+    server.communicate(timeout=LIMIT_SECONDS)
+
+    assert labels() == arrived
+
+
+@needs("django")
 def test_tracker_that_a_view_creates_fails_the_second_request(run, labels):
     """The namespace is taken by then."""
-    in_view = ("    Snowplow.get_tracker", "    TrackingConfig.ready(None)\n    Snowplow.get_tracker")
+    in_view = ("    tracker = Snowplow", "    TrackingConfig.ready(None)\n    tracker = Snowplow")
     view = f"from tracking import TrackingConfig\n\n{changed('views.py', in_view)}"
-    drive = DJANGO.replace('["tracking.TrackingConfig"]', "[]")
+    settings = changed("settings.py", ('["tracking.TrackingConfig"]', "[]"))
 
-    code, stdout, _ = run({"tracking.py": FILES["tracking.py"], "views.py": view, "drive.py": drive}, "drive.py")
+    code, stdout, _ = run({**OF_DJANGO, "settings.py": settings, "views.py": view, "drive.py": DJANGO}, "drive.py")
 
     first, second = stdout.splitlines()
     assert (code, first) == (0, "204")
@@ -437,6 +497,30 @@ def test_command_line_tool_tells_what_is_not_out(run, collector, labels):
     assert (code, stdout, stderr) == (1, "", "some events were not delivered\n")
 
 
+def test_tool_leaves_to_its_next_run_what_is_not_out(run, collector, tmp_path):
+    """The collector is down in the first run and up in the second, and gets the events of both."""
+    home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+    collector.refuse_connections()
+    first = run({"tool.py": FILES["tool.py"]}, "tool.py", variables=home)
+    collector.accept_connections()
+
+    second = run({}, "tool.py", variables=home)
+
+    assert (first, second) == ((0, "", ""),) * 2
+    assert len({payload["eid"] for payload in collector.payloads}) == len(collector.payloads) == 2
+
+
+def test_tool_goes_on_where_it_cannot_have_a_folder(run, collector, tmp_path):
+    """A home that is no folder costs the event, and nothing else."""
+    home = tmp_path / "home"
+    home.touch()
+
+    ended = run({"tool.py": FILES["tool.py"]}, "tool.py", variables={"HOME": str(home), "USERPROFILE": str(home)})
+
+    assert ended == (0, "", "")
+    assert collector.payloads == []
+
+
 @pytest.mark.parametrize(
     ("ending", "arrived"),
     [
@@ -631,6 +715,10 @@ def test_lines_of_the_log_are_those_of_the_page(collector, caplog):
     caplog.set_level(logging.DEBUG, logger="snowplow_tracker")
     event, options = StructuredEvent("basket", "add"), {"max_retry_delay_seconds": 60, "flush_on_exit": False}
 
+    Snowplow.reset()
+    Snowplow.get_tracker("shop")
+    Snowplow.create_tracker("shop", collector.url)
+    Snowplow.reset()
     collector.respond_with(400, 503, 200)
     with Tracker("shop", Emitter(collector.url, on_failure=report, **options)) as tracker:
         for _ in range(2):
@@ -673,6 +761,7 @@ def test_samples_about_the_log_show_losses():
 def test_each_sample_is_one_of_those_above():
     """A sample that is added is run by a test."""
     assert list(FILES) == [
+        "settings.py",
         "tracking.py",
         "views.py",
         "shop.py",
@@ -681,6 +770,7 @@ def test_each_sample_is_one_of_those_above():
         "web.py",
         "handler.py",
         "import_orders.py",
+        "tool.py",
         "listener.py",
         "figures.py",
         "worker.py",

@@ -174,6 +174,29 @@ def test_recipe_for_cron_delivers(localized, collector, tmp_path):
 
 
 @needs_unix
+@pytest.mark.parametrize(("name", "stored"), [("we ird?#%41ü", 1), ("file", 0)])
+def test_tool_for_cron_goes_on_in_any_home(tmp_path, name, stored):
+    """The name of the folder does not matter, and without a folder only the event is missing."""
+    (tmp_path / "backup.py").write_text(FILES["backup.py"], encoding="utf-8")
+    (tmp_path / "file").touch()
+    home = tmp_path / name
+
+    process = subprocess.run(
+        [sys.executable, "backup.py"],
+        cwd=tmp_path,
+        env=environment(HOME=str(home), PYTHONPATH=str(REPOSITORY)),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_SECONDS,
+    )
+
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+    files = [str(file.relative_to(home)) for file in home.rglob("*.db")]
+    assert files == [".local/state/backup/events.db"] * stored
+    assert [SQLiteEventStore(home / file).size() for file in files] == [1] * stored
+
+
+@needs_unix
 def test_store_of_the_page_keeps_the_contract(tmp_path):
     """Its tests pass as they are printed; `test_event_store_contract` has stores like it that fail them."""
     for name in ("folder_store.py", "test_folder_store.py"):
