@@ -566,7 +566,8 @@ class Emitter(EmitterProtocol):
                 requests take.
 
         Returns:
-            Whether all payloads are out, those that others have put into a shared store included.
+            Whether all payloads are out, those that others have put into a shared store included. What was dropped or
+            rejected is in none of them: `stats` has its figures.
 
         Raises:
             TypeError: The timeout is no number.

@@ -37,6 +37,7 @@ from snowplow_tracker import (
 from snowplow_tracker._cli import main
 from snowplow_tracker._lifecycle import EXIT_SECONDS
 from snowplow_tracker._retry import next_delay
+from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.testing import Answer
 
 pytestmark = pytest.mark.thorough
@@ -497,6 +498,44 @@ def test_command_line_tool_tells_what_is_not_out(run, collector, labels):
     assert (code, stdout, stderr) == (1, "", "some events were not delivered\n")
 
 
+@pytest.mark.parametrize(("order_id", "statuses"), [("dropped", [503]), ("refused", [400])])
+def test_command_line_tool_tells_what_is_lost(run, collector, order_id, statuses):
+    """What was dropped or refused for good is not left to be sent, and is missing all the same."""
+    collector.respond_with(*statuses)
+    tool = changed("import_orders.py", ('"])', '"], batch_size=1, buffer_capacity=1)'))
+
+    outcome = run({"import_orders.py": tool}, "import_orders.py", "first", *["second"] * len(statuses))
+
+    assert outcome == (1, "", "some events were not delivered\n")
+
+
+@pytest.mark.parametrize("is_mistaken", [False, True])
+def test_replay_of_more_events_than_the_buffer_holds(start, collector, labels, tmp_path, is_mistaken):
+    """A collector that is down at first gets all of them; without the flush, some are dropped."""
+    count = DEFAULT_BUFFER_CAPACITY + 2_000
+    orders = tmp_path / "orders.jsonl"
+    orders.write_text("".join(f'{{"id": "{number}", "shipped_at": {number}}}\n' for number in range(count)))
+    mistake = [("tracker.flush(timeout=3600)", "pass")] if is_mistaken else []
+    replay = changed("replay.py", ("batch_size=500", "batch_size=500, max_retry_delay_seconds=0.2"), *mistake)
+    collector.respond_always(503)
+
+    with orders.open() as lines:
+        program = start({"replay.py": f"import logging\nlogging.basicConfig()\n{replay}"}, "replay.py", stdin=lines)
+    collector.wait_for_requests(5, LIMIT_SECONDS)
+    if is_mistaken:
+        assert any("the buffer is full" in line for line in program.stderr)
+    collector.respond_always(200)
+    _, stderr = program.communicate(timeout=LIMIT_SECONDS)
+
+    if is_mistaken:
+        assert program.returncode == 1
+        assert re.fullmatch(r"left 0, dropped [1-9]\d*, rejected 0", stderr.splitlines()[-1])
+    else:
+        assert program.returncode == 0
+        assert labels() == [str(number) for number in range(count)]
+        assert [payload["ttm"] for payload in collector.payloads[:2]] == ["0", "1"]
+
+
 def test_tool_leaves_to_its_next_run_what_is_not_out(run, collector, tmp_path):
     """The collector is down in the first run and up in the second, and gets the events of both."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
@@ -535,7 +574,7 @@ def test_tool_goes_on_where_it_cannot_have_a_folder(run, collector, tmp_path):
 )
 def test_end_without_exit_handlers_loses_events(run, labels, ending, arrived):
     """The exit of the interpreter delivers, an exception included; what bypasses it does not."""
-    code, _, _ = FILES["import_orders.py"].partition("if not tracker.close")
+    code, _, _ = FILES["import_orders.py"].partition("is_all_out, stats")
     assert code != FILES["import_orders.py"]
 
     run({"tool.py": f"import signal\n{code}{ending}\n"}, "tool.py", "o-1")
@@ -575,7 +614,7 @@ def test_plain_emitter_stops_the_event_loop(collector, emitter_class, delivered)
 @pytest.mark.parametrize("with_handler", [True, False])
 def test_handler_for_sigterm_has_events_sent(start, labels, with_handler):
     """With the handler of the page the program exits in good order; without one it is killed."""
-    tool, _, _ = FILES["import_orders.py"].partition("if not tracker.close")
+    tool, _, _ = FILES["import_orders.py"].partition("is_all_out, stats")
     handler = FILES["worker.py"] if with_handler else "import signal\n"
     program = start({"tool.py": f'{handler}{tool}print("ready")\nsignal.pause()\n'}, "tool.py", "o-1")
 
@@ -771,6 +810,7 @@ def test_each_sample_is_one_of_those_above():
         "handler.py",
         "import_orders.py",
         "tool.py",
+        "replay.py",
         "listener.py",
         "figures.py",
         "worker.py",
