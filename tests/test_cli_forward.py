@@ -279,9 +279,11 @@ def test_outage_of_the_store_is_survived(server, collector):
         server.start()
         fill(server.url, 5, start=5)
         collector.wait_for_payloads(10, LIMIT_SECONDS)
+        recovered = process.stderr.readline()
         exit_code, out, _ = end(process, signal.SIGTERM)
 
     assert failed.startswith("snowplow-tracker: The event store failed to hand out payloads: ")
+    assert recovered == "snowplow-tracker: The event store hands out payloads again\n"
     assert (exit_code, out) == (0, "delivered 10, rejected 0, left 0 in the store\n")
     assert arrived(collector) == all_of(10)
 

@@ -14,14 +14,16 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 
 import pytest
 from commands import LIMIT_SECONDS, environment
+from durable_store import DurableStore
 from pages import blocks, named_files, sections, text_of
-from support import PACKAGE_FOLDERS
+from support import PACKAGE_FOLDERS, eventually
 
 from snowplow_tracker import (
     AsyncEmitter,
@@ -50,6 +52,7 @@ LINES = re.findall(r"^\| `([A-Z]+)` \| `(\.\w+)` \| `(.*?)` \|", SECTIONS["What 
 LOST_AT_EXIT = "Lost 3 payloads: the interpreter exits, and 5 s were not enough"
 LEFT_AT_EXIT = "Left 3 payloads in the event store: the interpreter exits"
 AT_THE_EXIT = {LOST_AT_EXIT, LEFT_AT_EXIT}
+OF_STORES = {line for _, name, line in LINES if "event store" in line or name == "._sqlite_file"} - AT_THE_EXIT
 
 needs_unix = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals and forks of Unix")
 
@@ -744,6 +747,11 @@ def lines_of_the_table(*records):
     return found
 
 
+def captured(caplog):
+    """Return the lines of the table that this process has written."""
+    return lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
+
+
 def logged(stderr):
     """Return the lines of the table that a program has written by `logging.basicConfig`."""
     return lines_of_the_table(*[tuple(line.split(":", 2)) for line in stderr.splitlines() if line.count(":") > 1])
@@ -772,8 +780,36 @@ def test_lines_of_the_log_are_those_of_the_page(collector, caplog):
         tracker.track(event)
     tracker.close(timeout=0)
 
-    found = lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
-    assert found == {line for _, _, line in LINES} - AT_THE_EXIT
+    assert captured(caplog) == {line for _, _, line in LINES} - AT_THE_EXIT - OF_STORES
+
+
+def test_lines_about_stores_are_those_of_the_page(collector, caplog, tmp_path):
+    """Each of them is written when a store fails, recovers, or loses something."""
+    caplog.set_level(logging.INFO, logger="snowplow_tracker")
+    path, failing = tmp_path / "events.db", DurableStore()
+    failing.trouble = {"add_event": OSError(), "get_events_batch": OSError()}
+    emitter = Emitter(collector.url, event_store=failing)
+    emitter.input({"e": "pv"})
+    emitter.input({"e": "pv"})
+    emitter.sync_flush()
+    emitter.sync_flush()
+
+    store = SQLiteEventStore(path, max_age=86400, timeout=0)
+    store.add_event({"e": "pv"})
+    batch = store.get_events_batch()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store.cleanup(batch, False)
+        other.execute("ROLLBACK")
+        store.add_event({"e": "pv"})
+        other.execute("UPDATE payload SET added_at = 0")
+    store.get_events_batch()
+    store.close()
+    path.write_text("no database, but longer than the head of one" * 10, encoding="utf-8")
+    store.add_event({"e": "pv"})
+    store.close()
+
+    eventually(lambda: captured(caplog) == OF_STORES)
 
 
 def test_samples_about_the_log_show_losses():
