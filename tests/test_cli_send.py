@@ -282,7 +282,7 @@ def test_outage_is_waited_for(send, collector):
     exit_code, out, errors = send(raw_lines(5_000), collector.url)
 
     assert (exit_code, out) == (0, "read 5000, delivered 5000, rejected 0, failed 0\n")
-    assert re.fullmatch(r"Status 503: \d+ payloads will be retried in [\d.]+ s \(http://.*\)", errors[0])
+    assert re.fullmatch(r"WARNING Status 503: \d+ payloads will be retried in [\d.]+ s \(http://.*\)", errors[0])
     assert errors[1:] == [f"The collector takes payloads again: {collector.url}/com.snowplowanalytics.snowplow/tp2"]
     assert numbers(collector) == list(range(1, 5_001))
 

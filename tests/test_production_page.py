@@ -21,7 +21,7 @@ import threading
 
 import pytest
 from commands import LIMIT_SECONDS, environment
-from durable_store import DurableStore
+from durable_store import DurableStore, Shelf
 from pages import blocks, named_files, sections, text_of
 from support import PACKAGE_FOLDERS, eventually
 
@@ -704,6 +704,21 @@ def test_figures_of_the_page_are_those_of_the_library():
     assert int(3600 * 2.7) < store.buffer_capacity < int(3600 * 2.8)
     assert {parameters["buffer_capacity"].default for parameters in of_stores} == {1_000_000}
     assert set(re.findall(r"(\d+) s (?:of trying|together|were not enough)", page)) == {f"{EXIT_SECONDS:g}"}
+
+
+def test_status_of_an_outage_outlives_it_where_another_emitter_sends(collector):
+    """Of a shared store all is sent, and the emitter that could not send it knows of no other status."""
+    shelf = Shelf()
+    collector.respond_with(503, 200)
+    one, other = [Emitter(collector.url, event_store=DurableStore(shelf), flush_on_exit=False) for _ in range(2)]
+    one.input({"e": "pv"})
+    one.sync_flush()
+    one.retry_timer.cancel()
+
+    other.sync_flush()
+
+    stats = one.stats()
+    assert (stats.last_status, stats.buffered, other.stats().delivered) == (503, 0, 1)
 
 
 def test_each_figure_has_a_rule():
