@@ -31,8 +31,8 @@ class EventExpectation:
         data: What the data of a self-describing event must contain.
         contexts: Entities that must be there, among others perhaps: a list of Iglu URIs, of dicts with `schema` or
             `data` or both, or of `SelfDescribingJson`.
-        properties: Values of further fields, by their names in the warehouse or on the wire, and of the parts of URLs, by
-            those in the warehouse. A number equals its text. None means that the field must not be there.
+        properties: Values of further fields, by their names in the warehouse or on the wire, parts of URLs among them.
+            A number equals its text. None means that the field must not be there.
         source: What to call the whole in messages of errors.
 
     Raises:
