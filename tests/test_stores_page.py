@@ -205,7 +205,7 @@ def test_store_of_the_page_keeps_the_contract(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
 
     process = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS
+        command, cwd=tmp_path, env=environment(PYTEST_ADDOPTS=""), capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
 
     assert process.returncode == 0, process.stdout
