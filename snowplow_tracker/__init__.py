@@ -94,7 +94,8 @@ _MODULES = {
 }
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one that is there
+# A type checker would take any name for one that is there.
+if not TYPE_CHECKING:  # pragma: no branch (always so at run time)
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

@@ -284,7 +284,7 @@ class Emitter(EmitterProtocol):
 
     @property
     def request_method(self) -> Any:
-        """What makes the requests: the session, or else the module `requests`. An older name of `session`."""
+        """The session that makes the requests, or else the module `requests`. An older name of `session`."""
         return requests if self.session is None else self.session
 
     @request_method.setter

@@ -166,6 +166,27 @@ def test_event_without_what_is_expected_is_not_taken(shop, words):
 @pytest.mark.parametrize(
     ("properties", "is_met"),
     [
+        ({"page_urlscheme": "https", "page_urlhost": "shop.example", "page_urlpath": "/teas"}, True),
+        ({"page_urlport": 443, "page_urlquery": "sort=price"}, True),
+        ({"page_urlport": "443", "page_urlfragment": None}, True),
+        ({"refr_urlhost": None}, True),
+        ({"page_urlpath": "/"}, False),
+        ({"page_urlpath": None}, False),
+    ],
+)
+def test_properties_may_be_parts_of_urls(recorder, properties, is_met):
+    """A warehouse has fields for them, which no tracker sends."""
+    good_event(recorder, url="https://shop.example/teas?sort=price")
+
+    if is_met:
+        recorder.assert_event(properties=properties)
+    else:
+        assert "properties." in message_of(recorder.assert_event, properties=properties)
+
+
+@pytest.mark.parametrize(
+    ("properties", "is_met"),
+    [
         ({"se_value": 9.5}, True),
         ({"se_value": "9.5"}, True),
         ({"se_va": 9.5}, True),
@@ -685,7 +706,11 @@ def test_bad_event_is_shown_whatever_it_is(event, label):
         ({"contexts": [{"schema": "user"}]}, ValueError, r"contexts\[0\].schema must be like iglu:.*, got 'user'"),
         ({"properties": ["e"]}, TypeError, r"properties must be a dict, got \['e'\]"),
         ({"properties": {"se_catgory": 1}}, ValueError, "got 'se_catgory', similar to se_category"),
-        ({"properties": {"?": 1}}, ValueError, r"names of the warehouse or the wire, got '\?'$"),
+        (
+            {"properties": {"?": 1}},
+            ValueError,
+            r"names of what a tracker sends, in the warehouse or on the wire, got '\?'$",
+        ),
         ({"count": "1"}, TypeError, "count must be an integer, got '1'"),
         ({"count": True}, TypeError, "count must be an integer, got True"),
         ({"count": -1}, ValueError, "count must not be negative, got -1"),

@@ -132,6 +132,7 @@ def test_backlog_is_sent_in_its_order(url, collector, number):
 @sends_signals
 def test_what_other_processes_put_in_is_sent(url, collector):
     """A process that must not send puts events into the store while a forwarder runs, which sends them."""
+    assert waiting(url) == 0
     with running(
         "forward", env=environment(SNOWPLOW_STORE=url, SNOWPLOW_ENDPOINT=collector.url, http_proxy=DEAD_URL)
     ) as process:
@@ -372,6 +373,18 @@ def lease_of(server):
     return any(entry["time_since_delivered"] < 50 for entry in pending)
 
 
+def test_file_that_did_not_exist_is_told(file_url, tmp_path, collector, forward_once):
+    """A mistyped path must not look like a store that was emptied."""
+    first, second = forward_once(file_url), forward_once(file_url)
+
+    assert first == (
+        0,
+        "delivered 0, rejected 0, left 0 in the store\n",
+        [f"{tmp_path / 'events.db'} did not exist, and was created"],
+    )
+    assert second == (*first[:2], [])
+
+
 @pytest.mark.parametrize(("is_down", "reason"), [(True, "ConnectionError: "), (False, "the collector answered 503")])
 def test_once_gives_up_when_nothing_is_delivered(url, collector, forward_once, is_down, reason):
     """After the timeout without a delivery a job ends; payloads are where they were, and the exit code tells."""
@@ -389,6 +402,7 @@ def test_once_gives_up_when_nothing_is_delivered(url, collector, forward_once, i
 
 def test_once_gives_up_when_the_store_is_down(file_url, collector, forward_once, monkeypatch):
     """A store that fails after it was opened is no empty store."""
+    assert waiting(file_url) == 0
     sizes = [5]
 
     def size(store):

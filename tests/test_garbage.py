@@ -1,6 +1,7 @@
 """What becomes of emitters and trackers that nobody holds any more."""
 
 import gc
+import json
 import logging
 import sys
 import threading
@@ -124,6 +125,52 @@ def test_dropped_emitter_goes_on_through_an_outage(collector, kind):
 
     assert eids(collector.wait_for_payloads(1)) == ["waiting"]
     assert len(collector.requests) == 3
+
+
+def mock_of_post(status):
+    return mock.patch("requests.post", return_value=mock.Mock(status_code=status))
+
+
+def posted(post):
+    """Return what a mock of `requests.post` was called with: the event ids, each once."""
+    return {eid for call in post.call_args_list for eid in eids(json.loads(call[1]["data"])["data"])}
+
+
+def tracker_of_one_event(eid):
+    # The setting makes no difference, as the page says.
+    emitter = Emitter("collector.invalid", flush_on_exit=False)
+    emitter.input({"eid": eid})
+    return Tracker("test", emitter)
+
+
+@pytest.mark.parametrize(("status", "end"), [(200, Tracker.flush), (200, Tracker.close), (503, Tracker.close)])
+def test_tracker_that_was_ended_does_not_reach_the_mock_of_the_next_test(status, end):
+    """What waits in a tracker that is dropped reaches that mock, unless it was flushed or closed before."""
+    with mock_of_post(status) as own:
+        tracker = tracker_of_one_event("ended")
+        end(tracker, timeout=0.1)
+
+    with mock_of_post(200) as following:
+        del tracker
+        gc.collect()
+        tracker_of_one_event("left")
+        gc.collect()
+        eventually(lambda: "left" in posted(following))
+
+    assert posted(own) == {"ended"}
+    assert posted(following) == {"left"}
+
+
+def test_flush_that_fails_leaves_the_event_to_the_mock_of_the_next_test():
+    """It waits for another attempt."""
+    with mock_of_post(503):
+        tracker = tracker_of_one_event("failed")
+        tracker.flush()
+
+    with mock_of_post(200) as following:
+        del tracker
+        gc.collect()
+        eventually(lambda: posted(following) == {"failed"})
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -203,6 +203,22 @@ def test_unknown_schema_is_told_from_a_wrong_one(tmp_path, write):
     assert SchemaFolder(tmp_path).errors("iglu:com.acme/thing", {}) is None
 
 
+def test_self_that_disagrees_with_the_path_is_told(errors):
+    """A schema that was copied to where another belongs must not judge in its place."""
+    own = {"vendor": "com.acme", "name": "thing", "format": "jsonschema", "version": "1-0-1"}
+
+    assert errors({"type": "array", "self": own}, {}) == [
+        f"nothing can be checked by {URI}: "
+        "ValueError: self in the file of this name says iglu:com.acme/thing/jsonschema/1-0-1"
+    ]
+
+
+@pytest.mark.parametrize("own", [{"vendor": "com.acme", "version": "1-0-0"}, {}, "thing"])
+def test_self_that_says_nothing_else_is_no_matter(errors, own):
+    """Only what a schema says of itself can disagree."""
+    assert errors({"type": "object", "self": own}, {}) == []
+
+
 def test_schema_that_comes_later_is_found(tmp_path, write):
     """A schema may be written while a collector runs."""
     folder = SchemaFolder(tmp_path)

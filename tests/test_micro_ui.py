@@ -255,13 +255,18 @@ def test_answer_has_an_event_in_any_case(monkeypatch):
     assert (len(answer["events"]), answer["events"][0]["errors"], answer["complete"]) == (1, ["second"], False)
 
 
-@pytest.mark.parametrize("is_good", [True, False])
-def test_event_that_has_no_json_hides_no_other(is_good):
-    """What is too deep to be written is told of, with its number, and what is to be seen else is seen."""
+def nested(depth):
     deep = []
-    for _ in range(100_000):
+    for _ in range(depth):
         deep = [deep]
-    hidden = GoodEvent({}, "unstruct", CLICK, deep, [], {}, None) if is_good else BadEvent(deep, ["bad"], None)
+    return deep
+
+
+@pytest.mark.parametrize("is_good", [True, False])
+@pytest.mark.parametrize("data", [nested(100_000), object()], ids=["too deep", "no JSON"])
+def test_event_that_has_no_json_hides_no_other(data, is_good):
+    """What cannot be written is told of, with its number, and what is to be seen else is seen."""
+    hidden = GoodEvent({}, "unstruct", CLICK, data, [], {}, None) if is_good else BadEvent(data, ["bad"], None)
 
     newest, oldest = shown_events(BadEvent(None, ["seen"], None), hidden)
 

@@ -21,9 +21,10 @@ STORES = {
 
 IMPORT_AND_REPORT = """
 import json, logging, sys, threading
+others = set(sys.modules)
 import snowplow_tracker
 print(json.dumps({
-    "modules": sorted(sys.modules),
+    "modules": sorted(set(sys.modules) - others),
     "root_handlers": [repr(handler) for handler in logging.getLogger().handlers],
     "root_level": logging.getLogger().level,
     "threads": threading.active_count(),

@@ -510,7 +510,10 @@ def test_unknown_schema_is_bad_unless_accepted(folder):
     """A pipeline takes no data that it cannot validate; a test may."""
     payload = contexts_payload([described(), described(ENTITY)])
 
-    assert bad(payload, schemas=folder) == [f"The schema of entity 2 in cx is unknown: {ENTITY}"]
+    assert bad(payload, schemas=folder) == [
+        f"The schema of entity 2 in cx is unknown: {ENTITY} "
+        f"(there is no file {ENTITY[len('iglu:') :]} in {folder} or its schemas/)"
+    ]
     assert good(payload, schemas=folder, unknown_schemas="accept").contexts[1]["schema"] == ENTITY
 
 

@@ -211,6 +211,18 @@ def test_that_uses_no_collector():
     result.stdout.fnmatch_lines(["*ERROR at teardown of test_bad *"])
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["'yes'", "None", "False, True", "False, enabled=False", "enabled='no'", "enable=False"],
+)
+def test_marker_with_other_arguments_is_refused(run, arguments):
+    """A marker that means nothing must not look as if it had been obeyed."""
+    result = run(f"import pytest\n\n@pytest.mark.snowplow_no_bad({arguments})\ndef test_it():\n    pass")
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines([f"The marker snowplow_no_bad takes one bool, enabled, got ({arguments})"])
+
+
 @pytest.fixture
 def schemas(pytester):
     """A folder of schemas beside the ini file."""

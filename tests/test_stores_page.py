@@ -153,7 +153,7 @@ def test_handler_that_stores_leaves_the_sending_to_a_forwarder(execute, collecto
 
 @needs_unix
 def test_recipe_for_cron_delivers(localized, collector, tmp_path):
-    """The tool leaves its event in a file, and the line of the crontab sends it and says nothing, if any is there."""
+    """The tool leaves its event in a file, and the line of the crontab sends it, and is silent but for a new file."""
     backup = tmp_path / "backup.py"
     backup.write_text(FILES["backup.py"], encoding="utf-8")
     script = tmp_path / ".local" / "bin" / "snowplow-tracker"
@@ -168,7 +168,8 @@ def test_recipe_for_cron_delivers(localized, collector, tmp_path):
         if tool:
             subprocess.run(tool, env=home, check=True, timeout=LIMIT_SECONDS)
         process = subprocess.run(["sh", "-c", command], env=home, capture_output=True, text=True, timeout=LIMIT_SECONDS)
-        assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+        assert (process.returncode, process.stdout) == (0, "")
+        assert re.fullmatch("" if tool else r".+/events\.db did not exist, and was created\n", process.stderr)
 
     eventually(lambda: [payload["se_ac"] for payload in collector.payloads] == ["done"])
 
@@ -204,7 +205,7 @@ def test_store_of_the_page_keeps_the_contract(tmp_path):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", "error", str(tmp_path)]
 
     process = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=LIMIT_SECONDS
+        command, cwd=tmp_path, env=environment(PYTEST_ADDOPTS=""), capture_output=True, text=True, timeout=LIMIT_SECONDS
     )
 
     assert process.returncode == 0, process.stdout

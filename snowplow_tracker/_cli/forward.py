@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 import time
+from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from .._store_url import event_store_from_url
@@ -131,12 +132,17 @@ def _forward(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise UsageError(str(error)) from None
+    file = getattr(store, "path", None)
     try:
+        is_new = file is not None and not Path(file).exists()
         # An outage is waited for later. Now it is more likely that something is wrong with the URL.
         waiting = store.size()
     except Exception as error:
         complain(f"the store cannot be opened: {error}")
         return WRONG_USAGE
+    if is_new:
+        # A mistyped path would look like a store that was emptied.
+        complain(f"{file} did not exist, and was created")
     with no_proxy_before(emitter.endpoint), Interruption() as interruption:
         return _Forwarding(store, emitter, options, interruption).run(waiting)
 

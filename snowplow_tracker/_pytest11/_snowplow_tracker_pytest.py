@@ -46,6 +46,13 @@ def pytest_configure(config: "pytest.Config") -> None:
     )
 
 
+def pytest_runtest_setup(item: "pytest.Item") -> None:
+    """Refuse arguments of the marker that mean nothing, whether or not the test has a collector."""
+    # Not while tests are collected: what a plugin raises there, pytest-xdist shows as an error of its own.
+    for marker in item.iter_markers(_NO_BAD):
+        _is_enabled(marker)
+
+
 @pytest.fixture(scope="session", name="_snowplow_settings")
 def _settings(pytestconfig: "pytest.Config") -> "_Settings":
     """What the ini options say."""
@@ -127,6 +134,13 @@ def _folder(config: "pytest.Config", name: str) -> Path:
 
 def _is_no_bad(request: "pytest.FixtureRequest", default: bool) -> bool:
     marker = request.node.get_closest_marker(_NO_BAD)
-    if marker is None:
-        return default
-    return bool(marker.args[0]) if marker.args else bool(marker.kwargs.get("enabled", True))
+    return default if marker is None else _is_enabled(marker)
+
+
+def _is_enabled(marker: "pytest.Mark") -> bool:
+    given = [*marker.args, *marker.kwargs.values()]
+    enabled = given[0] if given else True
+    if len(given) > 1 or set(marker.kwargs) - {"enabled"} or not isinstance(enabled, bool):
+        values = [*map(repr, marker.args), *(f"{name}={value!r}" for name, value in marker.kwargs.items())]
+        pytest.fail(f"The marker {_NO_BAD} takes one bool, enabled, got ({', '.join(values)})", pytrace=False)
+    return enabled

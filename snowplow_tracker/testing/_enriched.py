@@ -3,13 +3,22 @@
 import math
 import re
 from datetime import datetime, timedelta
-from typing import Any, Callable, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, Mapping, NamedTuple, Optional, Tuple
+from urllib.parse import urlsplit
 
 from .._shown import shown
 from ..constants import BASE_SCHEMA_PATH, SCHEMA_TAG
 from ..typing import SUPPORTED_PLATFORMS, PayloadDict
 
-__all__ = ["EVENT_SCHEMAS", "EVENT_TYPES", "FIELD_NAMES", "enriched_fields", "schema_fields"]
+__all__ = [
+    "EVENT_SCHEMAS",
+    "EVENT_TYPES",
+    "FIELD_NAMES",
+    "URL_FIELD_NAMES",
+    "enriched_fields",
+    "schema_fields",
+    "url_fields",
+]
 
 # By what `e` says.
 EVENT_TYPES = {
@@ -173,6 +182,11 @@ _SIZE_FIELDS = {
 }
 _SCHEMA_FIELDS = ("event_vendor", "event_name", "event_format", "event_version")
 
+# By what the names of their parts begin with.
+_URL_FIELDS = {"page_url": "page_url", "refr_url": "page_referrer"}
+_URL_PARTS = ("scheme", "host", "port", "path", "query", "fragment")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
 # All that an event's fields may be called.
 FIELD_NAMES: FrozenSet[str] = frozenset(
     [
@@ -182,6 +196,9 @@ FIELD_NAMES: FrozenSet[str] = frozenset(
         *_SCHEMA_FIELDS,
     ]
 )
+
+# What a pipeline makes of them besides.
+URL_FIELD_NAMES: FrozenSet[str] = frozenset(f"{prefix}{part}" for prefix in _URL_FIELDS for part in _URL_PARTS)
 
 
 def enriched_fields(payload: PayloadDict) -> Tuple[Dict[str, Any], List[str]]:
@@ -221,6 +238,25 @@ def enriched_fields(payload: PayloadDict) -> Tuple[Dict[str, Any], List[str]]:
 def schema_fields(schema: str) -> Dict[str, str]:
     """Take the complete `iglu:` URI of an event's schema apart, into the fields that a warehouse has for it."""
     return dict(zip(_SCHEMA_FIELDS, schema[len("iglu:") :].split("/")))
+
+
+def url_fields(fields: Mapping[str, Any]) -> Dict[str, Any]:
+    """Take the URLs of an event's fields apart, into the fields that a warehouse has for their parts."""
+    return {
+        f"{prefix}{part}": value
+        for prefix, name in _URL_FIELDS.items()
+        for part, value in _url_parts(fields.get(name, "")).items()
+        if value
+    }
+
+
+def _url_parts(url: str) -> Dict[str, Any]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
+    except ValueError:
+        return {}
+    return dict(zip(_URL_PARTS, (parts.scheme, parts.hostname, port, parts.path, parts.query, parts.fragment)))
 
 
 def _complaint(name: str, kind: _Kind, text: str) -> str:

@@ -8,7 +8,7 @@ from ..constants import KNOWN_PAYLOAD_KEYS
 from ..self_describing_json import SelfDescribingJson
 from ._collected import GoodEvent
 from ._containment import MISSING, Comparison, Difference, child_path, compare, is_contained, plain_form
-from ._enriched import EVENT_TYPES, FIELD_NAMES
+from ._enriched import EVENT_TYPES, FIELD_NAMES, URL_FIELD_NAMES, url_fields
 from ._iglu import SCHEMA_URI
 
 __all__ = ["EventExpectation"]
@@ -17,7 +17,7 @@ __all__ = ["EventExpectation"]
 __tracebackhide__ = True
 
 _WORDS = ["event_type", "schema", "data", "contexts", "properties"]
-_PROPERTY_NAMES = KNOWN_PAYLOAD_KEYS | FIELD_NAMES
+_PROPERTY_NAMES = KNOWN_PAYLOAD_KEYS | FIELD_NAMES | URL_FIELD_NAMES
 # How a yes or no looks on the wire, in lower case: the trackers differ.
 _TEXTS_OF = {True: ("true", "1"), False: ("false", "0")}
 
@@ -31,8 +31,8 @@ class EventExpectation:
         data: What the data of a self-describing event must contain.
         contexts: Entities that must be there, among others perhaps: a list of Iglu URIs, of dicts with `schema` or
             `data` or both, or of `SelfDescribingJson`.
-        properties: Values of further fields, by their names in the warehouse or on the wire. A number equals its text.
-            None means that the field must not be there.
+        properties: Values of further fields, by their names in the warehouse or on the wire, parts of URLs among them.
+            A number equals its text. None means that the field must not be there.
         source: What to call the whole in messages of errors.
 
     Raises:
@@ -154,14 +154,18 @@ def _checked_properties(name: str, properties: Any) -> Dict[str, Any]:
         if property_name not in _PROPERTY_NAMES:
             similar = get_close_matches(str(property_name), sorted(_PROPERTY_NAMES), n=1)
             hint = f", similar to {similar[0]}" if similar else ""
-            raise ValueError(f"{name} must have names of the warehouse or the wire, got {shown(property_name)}{hint}")
+            raise ValueError(
+                f"{name} must have names of what a tracker sends, in the warehouse or on the wire, "
+                f"got {shown(property_name)}{hint}"
+            )
     return dict(properties)
 
 
 def _compare_property(name: str, expected: Any, event: GoodEvent) -> Comparison:
     path = child_path("properties", name)
     expected = plain_form(expected)
-    found = [fields[name] for fields in (event.fields, event.payload) if name in fields]
+    url_parts = url_fields(event.fields) if name in URL_FIELD_NAMES else {}
+    found = [fields[name] for fields in (event.fields, event.payload, url_parts) if name in fields]
     if not found:
         return Comparison(1, []) if expected is None else _missing(path, expected)
     if expected is None:

@@ -96,7 +96,9 @@ class SchemaFolder:
                 file = self._file(uri)
                 if file is None:
                     return None
-                validator = self._build_validator(json.loads(file.read_text(encoding="utf-8")))
+                schema = json.loads(file.read_text(encoding="utf-8"))
+                _check_self(uri, schema)
+                validator = self._build_validator(schema)
                 self._validators[uri] = validator
             found = sorted(validator.iter_errors(data), key=lambda error: error.json_path)
         except Exception as error:
@@ -104,6 +106,10 @@ class SchemaFolder:
             return [f"nothing can be checked by {uri}: {type(error).__name__}: {reason}"]
         sentences = [_sentence(uri, error) for error in found[:_MAX_ERRORS]]
         return sentences + ([f"{len(found) - _MAX_ERRORS} more things are wrong"] if len(found) > _MAX_ERRORS else [])
+
+    def absence(self, uri: str) -> str:
+        """Say where the folder would have the schema that it does not have."""
+        return f"there is no file {uri[len('iglu:') :]} in {shown(self.path, str)} or its schemas/"
 
     def _file(self, uri: str) -> Optional[Path]:
         match = SCHEMA_URI.fullmatch(uri)
@@ -126,6 +132,16 @@ def _path_text(path: Any) -> str:
 
 def _sentence(uri: str, error: Any) -> str:
     return f"{shown(error.message, str)} (at {error.json_path} by {uri})"
+
+
+def _check_self(uri: str, schema: Any) -> None:
+    own = schema.get("self") if isinstance(schema, dict) else None
+    if not isinstance(own, dict):
+        return
+    parts = zip(("vendor", "name", "format", "version"), uri[len("iglu:") :].split("/"))
+    own_uri = "iglu:" + "/".join(str(own.get(name, part)) for name, part in parts)
+    if own_uri != uri:
+        raise ValueError(f"self in the file of this name says {shown(own_uri, str)}")
 
 
 def _validator_builder() -> Callable[[Any], _Validator]:

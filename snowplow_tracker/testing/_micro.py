@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 from urllib.parse import parse_qs, urlsplit
 
 from .._json import EncodingError, encode_readable_json
@@ -14,6 +14,7 @@ from .._shown import shown
 from .._version import __version__
 from ..constants import CONTEXT_SCHEMA, UNSTRUCT_EVENT_SCHEMA
 from ._collected import BadEvent, CollectedRequest, GoodEvent
+from ._enriched import url_fields
 from ._event_log import EventLog
 from ._http_server import Answer, BodyTooLargeError, IncomingRequest
 
@@ -48,8 +49,6 @@ _EVENT_FIELDS = (
     " refr_domain_userid refr_dvce_tstamp derived_contexts domain_sessionid derived_tstamp"
     " event_vendor event_name event_format event_version event_fingerprint true_tstamp"
 ).split()
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 # Stands for the request of an event that no request brought.
 _NO_REQUEST = CollectedRequest(
@@ -315,27 +314,10 @@ def _enriched(event: GoodEvent, request: CollectedRequest) -> Dict[str, Any]:
         "useragent": request.headers.get("user-agent"),
         **event.fields,
     }
-    known.update(_url_parts("page_url", event.fields.get("page_url")))
-    known.update(_url_parts("refr_url", event.fields.get("page_referrer")))
+    known.update(url_fields(event.fields))
     if event.event_type == "unstruct":
         described = {"schema": event.schema, "data": event.data}
         known["unstruct_event"] = {"schema": UNSTRUCT_EVENT_SCHEMA, "data": described}
     if event.contexts:
         known["contexts"] = {"schema": CONTEXT_SCHEMA, "data": event.contexts}
     return {name: known.get(name) for name in _EVENT_FIELDS}
-
-
-def _url_parts(prefix: str, url: Any) -> Mapping[str, Any]:
-    try:
-        parts = urlsplit(url or "")
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme)
-    except ValueError:
-        return {}
-    return {
-        f"{prefix}scheme": parts.scheme or None,
-        f"{prefix}host": parts.hostname,
-        f"{prefix}port": port,
-        f"{prefix}path": parts.path or None,
-        f"{prefix}query": parts.query or None,
-        f"{prefix}fragment": parts.fragment or None,
-    }

@@ -195,7 +195,10 @@ class Pipeline:
         found = self._schemas.errors(described["schema"], described["data"])
         if found is not None:
             return [f"In {place}, {error}" for error in found]
-        return [] if self._accepts_unknown else [f"The schema of {place} is unknown: {described['schema']}"]
+        if self._accepts_unknown:
+            return []
+        uri = described["schema"]
+        return [f"The schema of {place} is unknown: {uri} ({self._schemas.absence(uri)})"]
 
 
 def _batch_faults(payload: Any) -> List[str]:
