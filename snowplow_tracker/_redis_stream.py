@@ -58,6 +58,11 @@ class RedisStream:
         """Count the entries that wait. What it takes does not depend on their number."""
         return int(self._run(_COUNT))
 
+    def count_with_elsewhere(self) -> Tuple[int, int]:
+        """Count the entries that wait, and those that are pending for other consumers."""
+        waiting, elsewhere = self._run(_COUNT_WITH_ELSEWHERE, self._consumer)
+        return int(waiting), int(elsewhere)
+
     def take(self, limit: int, max_bytes: int, lease_milliseconds: int, ends_leases: bool) -> Tuple[List[Entry], int]:
         """Make waiting entries pending for this consumer: those that came back, then the others, the oldest first.
 
@@ -157,6 +162,18 @@ return 1
 )
 
 _COUNT = _COMMON + "return count_waiting()"
+
+_COUNT_WITH_ELSEWHERE = (
+    _COMMON
+    + """
+-- There may be no group, and then no list.
+local consumers, elsewhere = redis.pcall('XPENDING', key, group)[4] or {}, 0
+for _, consumer in ipairs(consumers) do
+  if consumer[1] ~= returned and consumer[1] ~= ARGV[1] then elsewhere = elsewhere + consumer[2] end
+end
+return {count_waiting(), elsewhere}
+"""
+)
 
 _TAKE = (
     _COMMON

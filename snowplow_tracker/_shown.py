@@ -13,10 +13,15 @@ def shown(value: object, text_of: Callable[[object], str] = repr) -> str:
     Args:
         value: What the message is about.
         text_of: `repr` or `str`. What raises in it (the application's own class, data too deep, an integer too long to
-            print) is shown as the value's type, and a long text is cut.
+            print) is shown as the value's type, and a long text is cut. What `repr` gives of a string that is none,
+            such as a lazy one of Django, has its type behind it.
     """
     try:
         text = text_of(value)
     except Exception:
         return f"<{type(value).__name__} that cannot be printed>"
-    return text if len(text) <= _MAX_CHARACTERS else f"{text[:_MAX_CHARACTERS]}... ({len(text)} characters)"
+    if len(text) > _MAX_CHARACTERS:
+        text = f"{text[:_MAX_CHARACTERS]}... ({len(text)} characters)"
+    looks_like_string = text_of is repr and text.startswith(("'", '"'))
+    is_string = issubclass(type(value), str)
+    return f"{text} of the type {type(value).__name__}" if looks_like_string and not is_string else text

@@ -179,6 +179,8 @@ class Emitter(EmitterProtocol):
     """
 
     retry_delay: float
+    # Whether the backoff began because the store failed, and no request has failed since.
+    _awaits_store: bool
     batch_size: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_LENGTH)
     byte_limit: "Setting[Optional[int]]" = Setting(optional(positive_int))
     custom_retry_codes: "Setting[Dict[int, bool]]" = Setting(retry_codes)
@@ -566,7 +568,8 @@ class Emitter(EmitterProtocol):
                 requests take.
 
         Returns:
-            Whether all payloads are out, those that others have put into a shared store included.
+            Whether all payloads are out, those that others have put into a shared store included. What was dropped or
+            rejected is in none of them: `stats` has its figures.
 
         Raises:
             TypeError: The timeout is no number.
@@ -707,6 +710,7 @@ class Emitter(EmitterProtocol):
         self._put_back_stranded()
         with self._ledger.lock:
             self._thread_state.retry_after_seconds = 0.0
+            self._awaits_store = self._awaits_store or not self.retry_delay
             self._begin_backoff()
         return []
 
@@ -800,6 +804,7 @@ class Emitter(EmitterProtocol):
         if outcome.failure is not None:
             mine = self._thread_state
             mine.has_failed = True
+            self._awaits_store = False
             mine.retry_after_seconds = outcome.failure.retry_after_seconds
             self._call_retry(outcome.to_retry)
             # An override may have put them into the store itself, or else keep them.
@@ -823,8 +828,12 @@ class Emitter(EmitterProtocol):
                 return False
             self.retry_delay = 0.0
             self.retry_timer.cancel()
+            awaited_store, self._awaits_store = self._awaits_store, False
         self._failure_reports.take_unreported()
-        logger.info("The collector takes payloads again: %s", self.endpoint)
+        if awaited_store:
+            logger.info("The event store hands out payloads again")
+        else:
+            logger.info("The collector takes payloads again: %s", self.endpoint)
         return True
 
     def _catch_up(self, has_recovered: bool) -> None:
@@ -1070,6 +1079,7 @@ class Emitter(EmitterProtocol):
         self._drop_reports = Drops()
         self._failure_reports = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._backoffs = 0
+        self._awaits_store = False
         self._is_ended = False
         self.retry_delay = 0.0
 

@@ -154,6 +154,16 @@ class RedisEventStore(EventStore):
         """
         return self._holder().count()
 
+    def in_flight_elsewhere(self) -> int:
+        """Count the payloads that other stores on this stream have handed out, or had when their process died.
+
+        `size` knows then what waits at the same moment.
+
+        Raises:
+            Exception: Redis failed, or has just failed; the text is the reason.
+        """
+        return self._holder().count_elsewhere()
+
     def renew(self) -> None:
         """Keep what is handed out for another lease, if a quarter of it is over; called by an emitter between requests.
 
@@ -297,6 +307,13 @@ class _Holder:
                 return self._waiting
             added_before = self._added
         return self._note_count(self._stream.count(), added_before)
+
+    def count_elsewhere(self) -> int:
+        with self._lock:
+            added_before = self._added
+        waiting, elsewhere = self._stream.count_with_elsewhere()
+        self._note_count(waiting, added_before)
+        return elsewhere
 
     def close(self) -> None:
         with self._lock:

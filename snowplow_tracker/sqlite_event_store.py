@@ -40,6 +40,7 @@ _OLDEST = """
     SELECT id, added_at, json FROM payload
     WHERE NOT EXISTS (SELECT 1 FROM claim WHERE payload_id = payload.id) ORDER BY id
 """
+_ELSEWHERE = "SELECT COUNT(*) FROM claim WHERE owner_id IS NOT ?"
 _OTHER_OWNERS = "SELECT id, identity, renewed_at, lease_seconds FROM owner WHERE id IS NOT ?"
 _REMOVE = "DELETE FROM payload WHERE id = ?"
 _RELEASE = "DELETE FROM claim WHERE payload_id = ? AND owner_id = ?"
@@ -193,6 +194,14 @@ class SQLiteEventStore(EventStore):
         self._look_after()
         return self._run(self._count, meanwhile=self._last_size)
 
+    def in_flight_elsewhere(self) -> int:
+        """Count the payloads that other stores on this file have handed out, or had when their process died.
+
+        Raises:
+            SQLiteFileError: The file cannot be used.
+        """
+        return self._run(self._count_elsewhere, meanwhile=0)
+
     def renew(self) -> None:
         """Keep what is handed out for another lease, if a quarter of it is over.
 
@@ -344,6 +353,10 @@ class SQLiteEventStore(EventStore):
             len(batch) for batch, need_retry in list(self._unsettled.values()) if need_retry
         )
         return self._last_size
+
+    def _count_elsewhere(self, connection: "sqlite3.Connection") -> int:
+        ((count,),) = connection.execute(_ELSEWHERE, (self._owner,))
+        return int(count)
 
     def _hand_out(self, count: int, batch: PayloadDictList, connection: "sqlite3.Connection") -> PayloadDictList:
         # It may hold what was found in a file that was replaced.

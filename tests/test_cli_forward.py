@@ -204,7 +204,7 @@ def test_collector_that_is_down_at_the_start_is_waited_for(url, collector):
         recovered = process.stderr.readline()
         outcome = end(process, signal.SIGTERM)
 
-    assert re.match(r"snowplow-tracker: No response: 100 payloads will be retried in [\d.]+ s \(Connection", failed)
+    assert re.match(r"snowplow-tracker: WARNING No response: 100 payloads will be retried in [\d.]+ s ", failed)
     assert meanwhile in (0, 100)
     assert recovered.startswith("snowplow-tracker: The collector takes payloads again: ")
     assert outcome == (0, "delivered 100, rejected 0, left 0 in the store\n", "")
@@ -280,9 +280,11 @@ def test_outage_of_the_store_is_survived(server, collector):
         server.start()
         fill(server.url, 5, start=5)
         collector.wait_for_payloads(10, LIMIT_SECONDS)
+        recovered = process.stderr.readline()
         exit_code, out, _ = end(process, signal.SIGTERM)
 
-    assert failed.startswith("snowplow-tracker: The event store failed to hand out payloads: ")
+    assert failed.startswith("snowplow-tracker: ERROR The event store failed to hand out payloads: ")
+    assert recovered == "snowplow-tracker: The event store hands out payloads again\n"
     assert (exit_code, out) == (0, "delivered 10, rejected 0, left 0 in the store\n")
     assert arrived(collector) == all_of(10)
 
@@ -324,6 +326,45 @@ def test_once_sends_what_a_dead_forwarder_had_in_flight(shared_server, collector
 
     assert eids(in_flight) == all_of(3)
     assert outcome == (0, "delivered 3, rejected 0, left 0 in the store\n", [])
+
+
+def test_once_does_not_end_while_others_send(url, collector, forward_once):
+    """What another process has may come back, so the store is not empty yet; the exit code and the sum tell."""
+    fill(url, 3)
+    other = event_store_from_url(url)
+    batch = other.get_events_batch()
+
+    outcome = forward_once(url, "--timeout", "0.1")
+    other.close()
+
+    assert len(batch) == 3
+    assert outcome == (
+        1,
+        "delivered 0, rejected 0, left 0 in the store, 3 under way elsewhere\n",
+        ["nothing delivered for 0.1 s: 3 under way elsewhere"],
+    )
+    assert collector.requests == []
+
+
+@pytest.mark.parametrize(("is_back", "delivered"), [(True, 3), (False, 0)])
+def test_once_waits_for_what_others_send(url, forward_once, monkeypatch, is_back, delivered):
+    """It is done when the others are, and sends itself what they give back."""
+    fill(url, 3)
+    other = event_store_from_url(url)
+    batch = other.get_events_batch()
+    wait = forward_command._Forwarding._wait
+
+    def settle_and_wait(forwarding, *seconds):
+        other.cleanup(batch, is_back)
+        batch.clear()
+        wait(forwarding, *seconds)
+
+    monkeypatch.setattr(forward_command._Forwarding, "_wait", settle_and_wait)
+
+    outcome = forward_once(url)
+    other.close()
+
+    assert outcome == (0, f"delivered {delivered}, rejected 0, left 0 in the store\n", [])
 
 
 def lease_of(server):
@@ -389,7 +430,7 @@ def test_once_gives_up_when_the_store_hands_nothing_out(file_url, collector, for
     exit_code, out, errors = forward_once(file_url, "--timeout", "0.1")
 
     assert (exit_code, out) == (1, "delivered 0, rejected 0, left 5 in the store\n")
-    assert errors[0] == "The event store failed to hand out payloads: no answer"
+    assert errors[0] == "ERROR The event store failed to hand out payloads: no answer"
     assert errors[-1] == "nothing delivered for 0.1 s: the store hands nothing out"
 
 
@@ -422,7 +463,7 @@ def test_what_the_collector_refuses_is_told(url, collector, forward_once):
     assert outcome == (
         1,
         "delivered 0, rejected 5, left 0 in the store\n",
-        ["Lost 5 payloads: the collector answered 400"],
+        ["ERROR Lost 5 payloads: the collector answered 400"],
     )
 
 
@@ -432,8 +473,8 @@ def test_what_is_too_old_is_told(file_url, collector, forward_once):
 
     exit_code, out, errors = forward_once(f"{file_url}&max_age=1e-9")
 
-    assert (exit_code, out) == (1, "delivered 0, rejected 0, left 0 in the store\n")
-    assert errors == ["Lost 5 payloads: they were older than 1e-09 s"]
+    assert (exit_code, out) == (1, "delivered 0, rejected 0, too old 5, left 0 in the store\n")
+    assert errors == ["ERROR Lost 5 payloads: they were older than 1e-09 s"]
 
 
 def test_sums_are_told_at_intervals_if_they_change(file_url, collector, forward_once, monkeypatch):

@@ -1,6 +1,7 @@
 """The command that sends lines of JSON, against a real collector, and stopped in every way."""
 
 import base64
+import gzip
 import io
 import json
 import os
@@ -122,11 +123,23 @@ def test_event_has_what_its_line_says(tracker):
 
 def test_event_needs_only_schema_and_data(tracker):
     """What a line leaves out, or sets to null, is left out."""
-    nothing = dict.fromkeys(["contexts", "subject", "timestamp"])
+    nothing = dict.fromkeys(["contexts", "subject", "timestamp", "event_id"])
 
     for line in ({"schema": URI, "data": {}}, {"schema": URI, "data": {}, **nothing}):
         payload = payload_from(line, tracker)
         assert payload.keys() == {"e", "ue_px", "p", "tv", "tna", "aid", "eid", "dtm"}
+
+
+def test_event_may_bring_its_id(send, collector):
+    """What arrives twice, because a run was resumed, is one event; without an id it would be two."""
+    line = {"schema": URI, "data": {}, "event_id": "0B6A5C5D-3F1D-4E0B-9C1D-6C2E0C1F0A11"}
+
+    for _ in range(2):
+        send([json.dumps(line), json.dumps({"schema": URI, "data": {}})], collector.url)
+
+    first, second = eids(collector.payloads)[::2], eids(collector.payloads)[1::2]
+    assert first == ["0b6a5c5d-3f1d-4e0b-9c1d-6c2e0c1f0a11"] * 2
+    assert len(set(second)) == 2
 
 
 def test_payload_is_completed_by_what_it_lacks(tracker):
@@ -179,13 +192,19 @@ def test_bad_lines_are_reported_and_skipped(send, collector):
         ({"schema": "x", "data": {}}, "schema must be a URI such as iglu:com.acme"),
         (
             {"schema": URI, "data": {}, "context": []},
-            "has no use for 'context', only for contexts, data, schema, subject, timestamp",
+            "has no use for 'context', only for contexts, data, event_id, schema, subject, timestamp",
         ),
         ({"schema": URI, "data": {}, "contexts": ENTITY}, "contexts must be a list, got {"),
         ({"schema": URI, "data": {}, "contexts": [{}]}, "contexts must be an object with schema and data, got {}"),
         ({"schema": URI, "data": {}, "subject": "u"}, "subject must be an object, got 'u'"),
         ({"schema": URI, "data": {}, "subject": {"id": 1}}, "subject has no 'id', only user_id"),
         ({"schema": URI, "data": {}, "timestamp": "now"}, "timestamp must be milliseconds since 1970"),
+        (
+            {"schema": URI, "data": {}, "timestamp": 1706933106},
+            "timestamp must be milliseconds since 1970, not seconds",
+        ),
+        ({"schema": URI, "data": {}, "event_id": "o-1"}, "event_id must be a UUID, got 'o-1'"),
+        ({"schema": URI, "data": {}, "event_id": [1]}, "event_id must be a UUID, got [1]"),
         ({"e": None}, "e must be the type of an event such as pv, got None"),
         ({"e": ""}, "e must be the type of an event such as pv, got ''"),
         ({"e": ["pv"]}, "e must be the type of an event such as pv, got ['pv']"),
@@ -282,7 +301,7 @@ def test_outage_is_waited_for(send, collector):
     exit_code, out, errors = send(raw_lines(5_000), collector.url)
 
     assert (exit_code, out) == (0, "read 5000, delivered 5000, rejected 0, failed 0\n")
-    assert re.fullmatch(r"Status 503: \d+ payloads will be retried in [\d.]+ s \(http://.*\)", errors[0])
+    assert re.fullmatch(r"WARNING Status 503: \d+ payloads will be retried in [\d.]+ s \(http://.*\)", errors[0])
     assert errors[1:] == [f"The collector takes payloads again: {collector.url}/com.snowplowanalytics.snowplow/tp2"]
     assert numbers(collector) == list(range(1, 5_001))
 
@@ -298,7 +317,7 @@ def test_what_is_not_delivered_in_time_has_failed(send, collector, is_down, reas
 
     exit_code, out, errors = send(["{}", *raw_lines(2, start=2)], collector.url, "--timeout", "0.1")
 
-    assert (exit_code, out) == (1, "read 3, delivered 0, rejected 1, failed 2\n")
+    assert (exit_code, out) == (3, "read 3, delivered 0, rejected 1, failed 2\n")
     assert errors[-2].startswith(f"not delivered in time: {reason}")
     assert errors[-1] == "resume from line 2: --from-line 2"
 
@@ -311,7 +330,7 @@ def test_sending_is_given_up_if_nothing_is_ever_delivered(send, collector, monke
 
     exit_code, out, errors = send(raw_lines(20), collector.url, "--timeout", "0.1")
 
-    assert (exit_code, out) == (1, "read 10, delivered 0, rejected 0, failed 10\n")
+    assert (exit_code, out) == (3, "read 10, delivered 0, rejected 0, failed 10\n")
     assert errors[-3] == "nothing could be delivered within 0.1 s: giving up"
     assert errors[-2].startswith("not delivered in time: connection refused by ")
     assert errors[-1] == "resume from line 1: --from-line 1"
@@ -526,6 +545,23 @@ def test_wrong_arguments_read_nothing(arguments, complaint, capsys):
 
     assert end.value.code == 2
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("is_file", [True, False])
+def test_input_that_is_compressed_is_wrong_usage(collector, tmp_path, monkeypatch, capsys, is_file):
+    """One line tells what to do, instead of one for each line that is none."""
+    file = tmp_path / "events.jsonl.gz"
+    file.write_bytes(gzip.compress("\n".join(raw_lines(5_000)).encode()))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
+
+    with pytest.raises(SystemExit) as end:
+        main(["send", "--endpoint", collector.url, "--from-line", "2", *([str(file)] if is_file else [])])
+
+    output = capsys.readouterr()
+    name = file if is_file else "FILE"
+    assert (end.value.code, output.out) == (2, "")
+    assert output.err.endswith(f"error: the input is compressed: use gzip -dc {name} | snowplow-tracker send\n")
+    assert collector.requests == []
 
 
 def test_input_that_is_closed_is_wrong_usage(monkeypatch, capsys):

@@ -656,6 +656,35 @@ def test_store_that_keeps_failing_to_hand_out_is_reported_in_sums(collector, cap
     ]
 
 
+@pytest.mark.parametrize(
+    ("failures", "recovered"),
+    [
+        (["store"], "The event store hands out payloads again"),
+        (["store", "store"], "The event store hands out payloads again"),
+        (["store", "collector"], "The collector takes payloads again: "),
+        (["collector", "store"], "The collector takes payloads again: "),
+    ],
+)
+def test_end_of_an_outage_tells_what_has_recovered(collector, caplog, failures, recovered):
+    """A collector that was never away does not come back; one that was is what matters, if a store failed too."""
+    caplog.set_level(logging.INFO)
+    store = DurableStore()
+    emitter = with_manual_timers(Emitter(collector.url, event_store=store))
+    track(emitter, "0")
+
+    for failure in failures:
+        if failure == "store":
+            store.trouble["get_events_batch"] = DISK
+        else:
+            collector.respond_with(503)
+        emitter.sync_flush()
+    emitter.sync_flush()
+
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.INFO]
+    assert len(told) == 1
+    assert told[0].startswith(recovered)
+
+
 def test_event_costs_two_calls_of_the_store():
     """Each is a transaction, or a round trip, under the emitter's lock."""
     store = DurableStore()

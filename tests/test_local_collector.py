@@ -16,6 +16,7 @@ from contextlib import closing, contextmanager
 
 import pytest
 import requests
+from support import PATIENCE_SECONDS
 
 from snowplow_tracker.testing import Answer, LocalCollector, _http_server
 from snowplow_tracker.testing._http_server import HttpServer, bind
@@ -868,6 +869,39 @@ def test_port_that_is_taken_is_an_error(collector):
     """A collector does not share its port."""
     with pytest.raises(OSError, match="in use"):
         LocalCollector(port=collector.port).start()
+
+
+def test_request_that_was_recorded_is_answered_though_the_collector_closes():
+    """Its client would send it again, and it would be there twice."""
+    has_recorded = threading.Event()
+
+    class ClosingCollector(LocalCollector):
+        def _accepted(self, request):
+            server = self._server
+            has_recorded.set()
+            server._stopping.wait(PATIENCE_SECONDS)
+
+    with ClosingCollector() as collector, connect(collector) as sock:
+        sock.sendall(b"GET /i?eid=first HTTP/1.1\r\n\r\n")
+        has_recorded.wait(PATIENCE_SECONDS)
+
+        collector.close()
+
+        assert read_to_end(sock).startswith(b"HTTP/1.1 200 ")
+    assert event_ids(collector.payloads) == ["first"]
+
+
+def test_closing_does_not_wait_for_clients_that_do_not_take_their_answers(collector, monkeypatch):
+    """A connection that nobody reads from is cut in the end."""
+    monkeypatch.setattr(_http_server, "_LAST_ANSWERS_SECONDS", 0.0)
+    collector.respond_with(Answer(body=b"x" * 50_000_000))
+    with connect(collector) as sock:
+        sock.sendall(b"GET /i?eid=first HTTP/1.1\r\n\r\n")
+        sock.recv(1)
+
+        collector.close()
+
+        assert not any(thread.name.startswith("local-collector") for thread in threading.enumerate())
 
 
 @pytest.mark.parametrize("answer", [Answer(delay_seconds=60), Answer(hold=threading.Event())], ids=["delay", "hold"])

@@ -14,14 +14,16 @@ import re
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
 
 import pytest
 from commands import LIMIT_SECONDS, environment
+from durable_store import DurableStore, Shelf
 from pages import blocks, named_files, sections, text_of
-from support import PACKAGE_FOLDERS
+from support import PACKAGE_FOLDERS, eventually
 
 from snowplow_tracker import (
     AsyncEmitter,
@@ -37,6 +39,7 @@ from snowplow_tracker import (
 from snowplow_tracker._cli import main
 from snowplow_tracker._lifecycle import EXIT_SECONDS
 from snowplow_tracker._retry import next_delay
+from snowplow_tracker.event_store import DEFAULT_BUFFER_CAPACITY
 from snowplow_tracker.testing import Answer
 
 pytestmark = pytest.mark.thorough
@@ -49,6 +52,7 @@ LINES = re.findall(r"^\| `([A-Z]+)` \| `(\.\w+)` \| `(.*?)` \|", SECTIONS["What 
 LOST_AT_EXIT = "Lost 3 payloads: the interpreter exits, and 5 s were not enough"
 LEFT_AT_EXIT = "Left 3 payloads in the event store: the interpreter exits"
 AT_THE_EXIT = {LOST_AT_EXIT, LEFT_AT_EXIT}
+OF_STORES = {line for _, name, line in LINES if "event store" in line or name == "._sqlite_file"} - AT_THE_EXIT
 
 needs_unix = pytest.mark.skipif(sys.platform == "win32", reason="needs the signals and forks of Unix")
 
@@ -497,6 +501,44 @@ def test_command_line_tool_tells_what_is_not_out(run, collector, labels):
     assert (code, stdout, stderr) == (1, "", "some events were not delivered\n")
 
 
+@pytest.mark.parametrize(("order_id", "statuses"), [("dropped", [503]), ("refused", [400])])
+def test_command_line_tool_tells_what_is_lost(run, collector, order_id, statuses):
+    """What was dropped or refused for good is not left to be sent, and is missing all the same."""
+    collector.respond_with(*statuses)
+    tool = changed("import_orders.py", ('"])', '"], batch_size=1, buffer_capacity=1)'))
+
+    outcome = run({"import_orders.py": tool}, "import_orders.py", "first", *["second"] * len(statuses))
+
+    assert outcome == (1, "", "some events were not delivered\n")
+
+
+@pytest.mark.parametrize("is_mistaken", [False, True])
+def test_replay_of_more_events_than_the_buffer_holds(start, collector, labels, tmp_path, is_mistaken):
+    """A collector that is down at first gets all of them; without the flush, some are dropped."""
+    count = DEFAULT_BUFFER_CAPACITY + 2_000
+    orders = tmp_path / "orders.jsonl"
+    orders.write_text("".join(f'{{"id": "{number}", "shipped_at": {number}}}\n' for number in range(count)))
+    mistake = [("tracker.flush(timeout=3600)", "pass")] if is_mistaken else []
+    replay = changed("replay.py", ("batch_size=500", "batch_size=500, max_retry_delay_seconds=0.2"), *mistake)
+    collector.respond_always(503)
+
+    with orders.open() as lines:
+        program = start({"replay.py": f"import logging\nlogging.basicConfig()\n{replay}"}, "replay.py", stdin=lines)
+    collector.wait_for_requests(5, LIMIT_SECONDS)
+    if is_mistaken:
+        assert any("the buffer is full" in line for line in program.stderr)
+    collector.respond_always(200)
+    _, stderr = program.communicate(timeout=LIMIT_SECONDS)
+
+    if is_mistaken:
+        assert program.returncode == 1
+        assert re.fullmatch(r"left 0, dropped [1-9]\d*, rejected 0", stderr.splitlines()[-1])
+    else:
+        assert program.returncode == 0
+        assert labels() == [str(number) for number in range(count)]
+        assert [payload["ttm"] for payload in collector.payloads[:2]] == ["0", "1"]
+
+
 def test_tool_leaves_to_its_next_run_what_is_not_out(run, collector, tmp_path):
     """The collector is down in the first run and up in the second, and gets the events of both."""
     home = {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
@@ -535,7 +577,7 @@ def test_tool_goes_on_where_it_cannot_have_a_folder(run, collector, tmp_path):
 )
 def test_end_without_exit_handlers_loses_events(run, labels, ending, arrived):
     """The exit of the interpreter delivers, an exception included; what bypasses it does not."""
-    code, _, _ = FILES["import_orders.py"].partition("if not tracker.close")
+    code, _, _ = FILES["import_orders.py"].partition("is_all_out, stats")
     assert code != FILES["import_orders.py"]
 
     run({"tool.py": f"import signal\n{code}{ending}\n"}, "tool.py", "o-1")
@@ -575,7 +617,7 @@ def test_plain_emitter_stops_the_event_loop(collector, emitter_class, delivered)
 @pytest.mark.parametrize("with_handler", [True, False])
 def test_handler_for_sigterm_has_events_sent(start, labels, with_handler):
     """With the handler of the page the program exits in good order; without one it is killed."""
-    tool, _, _ = FILES["import_orders.py"].partition("if not tracker.close")
+    tool, _, _ = FILES["import_orders.py"].partition("is_all_out, stats")
     handler = FILES["worker.py"] if with_handler else "import signal\n"
     program = start({"tool.py": f'{handler}{tool}print("ready")\nsignal.pause()\n'}, "tool.py", "o-1")
 
@@ -664,6 +706,21 @@ def test_figures_of_the_page_are_those_of_the_library():
     assert set(re.findall(r"(\d+) s (?:of trying|together|were not enough)", page)) == {f"{EXIT_SECONDS:g}"}
 
 
+def test_status_of_an_outage_outlives_it_where_another_emitter_sends(collector):
+    """Of a shared store all is sent, and the emitter that could not send it knows of no other status."""
+    shelf = Shelf()
+    collector.respond_with(503, 200)
+    one, other = [Emitter(collector.url, event_store=DurableStore(shelf), flush_on_exit=False) for _ in range(2)]
+    one.input({"e": "pv"})
+    one.sync_flush()
+    one.retry_timer.cancel()
+
+    other.sync_flush()
+
+    stats = one.stats()
+    assert (stats.last_status, stats.buffered, other.stats().delivered) == (503, 0, 1)
+
+
 def test_each_figure_has_a_rule():
     """The table is complete, and the sample gives what it speaks of."""
     rows = re.findall(r"^\| (`.*?`) \| (?:a warning|an alert|no rule)", SECTIONS["What to alert on"], re.MULTILINE)
@@ -705,6 +762,11 @@ def lines_of_the_table(*records):
     return found
 
 
+def captured(caplog):
+    """Return the lines of the table that this process has written."""
+    return lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
+
+
 def logged(stderr):
     """Return the lines of the table that a program has written by `logging.basicConfig`."""
     return lines_of_the_table(*[tuple(line.split(":", 2)) for line in stderr.splitlines() if line.count(":") > 1])
@@ -733,8 +795,36 @@ def test_lines_of_the_log_are_those_of_the_page(collector, caplog):
         tracker.track(event)
     tracker.close(timeout=0)
 
-    found = lines_of_the_table(*[(record.levelname, record.name, record.getMessage()) for record in caplog.records])
-    assert found == {line for _, _, line in LINES} - AT_THE_EXIT
+    assert captured(caplog) == {line for _, _, line in LINES} - AT_THE_EXIT - OF_STORES
+
+
+def test_lines_about_stores_are_those_of_the_page(collector, caplog, tmp_path):
+    """Each of them is written when a store fails, recovers, or loses something."""
+    caplog.set_level(logging.INFO, logger="snowplow_tracker")
+    path, failing = tmp_path / "events.db", DurableStore()
+    failing.trouble = {"add_event": OSError(), "get_events_batch": OSError()}
+    emitter = Emitter(collector.url, event_store=failing)
+    emitter.input({"e": "pv"})
+    emitter.input({"e": "pv"})
+    emitter.sync_flush()
+    emitter.sync_flush()
+
+    store = SQLiteEventStore(path, max_age=86400, timeout=0)
+    store.add_event({"e": "pv"})
+    batch = store.get_events_batch()
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        store.cleanup(batch, False)
+        other.execute("ROLLBACK")
+        store.add_event({"e": "pv"})
+        other.execute("UPDATE payload SET added_at = 0")
+    store.get_events_batch()
+    store.close()
+    path.write_text("no database, but longer than the head of one" * 10, encoding="utf-8")
+    store.add_event({"e": "pv"})
+    store.close()
+
+    eventually(lambda: captured(caplog) == OF_STORES)
 
 
 def test_samples_about_the_log_show_losses():
@@ -771,6 +861,7 @@ def test_each_sample_is_one_of_those_above():
         "handler.py",
         "import_orders.py",
         "tool.py",
+        "replay.py",
         "listener.py",
         "figures.py",
         "worker.py",

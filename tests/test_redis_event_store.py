@@ -484,6 +484,19 @@ def test_size_has_what_was_added_while_redis_was_asked(monkeypatch, store):
     assert store.size() == 1
 
 
+def test_what_others_have_in_flight_is_counted(store, other):
+    """It is what neither waits nor is handed out here: nothing at first, and nothing when they are done."""
+    empty = store.in_flight_elsewhere()
+    fill(store, "0", "1", "2", "3")
+    own, others = store.get_events_batch(1), other.get_events_batch(2)
+    meanwhile = store.in_flight_elsewhere(), other.in_flight_elsewhere()
+    other.cleanup(others[:1], False)
+    other.cleanup(others[1:], True)
+
+    assert (len(own), empty, meanwhile) == (1, 0, (2, 1))
+    assert (store.in_flight_elsewhere(), other.in_flight_elsewhere()) == (0, 1)
+
+
 def test_size_is_zero_when_more_is_handed_out_than_there_is(server, store):
     """What an administrator has trimmed is no negative number of payloads."""
     fill(store, "1", "2")

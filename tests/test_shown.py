@@ -19,6 +19,20 @@ def test_value_that_cannot_be_printed_is_shown_by_its_type():
     assert shown(Silent()) == "<Silent that cannot be printed>"
 
 
+def test_value_that_looks_like_a_string_is_shown_with_its_type():
+    """A lazy string is none, which a message about a string that is missing has to tell."""
+
+    class Lazy:
+        def __repr__(self):
+            return repr("a")
+
+        __str__ = __repr__
+
+    assert shown(Lazy()) == "'a' of the type Lazy"
+    assert shown(Lazy(), str) == "'a'"
+    assert shown(b"a") == "b'a'"
+
+
 def test_long_value_is_cut():
     """A message stays readable."""
     assert shown("x" * 1_000_000, str) == "x" * 1_000 + "... (1000000 characters)"

@@ -1263,6 +1263,20 @@ def test_locked_folder_is_waited_for_in_vain_no_longer_than_the_timeout(open_sto
     assert store.add_event({})
 
 
+def test_what_others_have_in_flight_is_counted(open_store):
+    """It is what neither waits nor is handed out here: nothing at first, and nothing when they are done."""
+    store, other = open_store(), open_store()
+    empty = store.in_flight_elsewhere()
+    fill(store, 4)
+    own, others = store.get_events_batch(1), other.get_events_batch(2)
+    meanwhile = store.in_flight_elsewhere(), other.in_flight_elsewhere()
+    other.cleanup(others[:1], False)
+    other.cleanup(others[1:], True)
+
+    assert (len(own), empty, meanwhile) == (1, 0, (2, 1))
+    assert (store.in_flight_elsewhere(), other.in_flight_elsewhere()) == (0, 1)
+
+
 def test_settling_is_made_up_for_when_the_file_was_locked(open_store, path, caplog):
     """What was delivered while the file was locked is not delivered again, and what was not is not forgotten."""
     store = open_store(timeout=0)

@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 from .._store_url import event_store_from_url
 from ..emitters import AsyncEmitter
@@ -52,16 +52,19 @@ _EPILOG = f"""\
 Ctrl-C and SIGTERM end it: no more requests begin, and those under way are waited for.
 A second one ends at once. In the end there is a line `delivered N, rejected N, left N
 in the store`: payloads that the collector took from this forwarder, those that it
-refused for good, and those that wait for the next one.
+refused for good, and those that wait for the next one. If some were lost because of
+max_age, there is `too old N`, and if others are sending some, `N under way elsewhere`
+(only with --once, which waits for them): if their sender is gone, they come back to the
+store when its lease ends.
 
 On a terminal the last line shows how far it is. Elsewhere there is a line every {_TOLD_EVERY_SECONDS:g} s
 on stderr, unless nothing has changed. In both cases the log of the library is there
-as well: outages, recoveries and losses.
+as well: outages (WARNING), recoveries and losses (ERROR).
 
 The exit code is
   0  if Ctrl-C or SIGTERM ended it; with --once, if the store is empty,
   1  if payloads were refused for good, were too old (max_age), or were still being
-     sent in the end; with --once, also if any are left,
+     sent in the end; with --once, also if any are left, or under way elsewhere,
   2  if the arguments are wrong, or the store cannot be opened.
 
 examples:
@@ -153,6 +156,18 @@ def _store_url_of(options: argparse.Namespace) -> str:
     return str(url)
 
 
+class _Rest(NamedTuple):
+    """What is not settled.
+
+    Attributes:
+        left: What waits, and what is in flight here; None if the store cannot tell.
+        elsewhere: What is in flight elsewhere; 0 where nobody asks for that.
+    """
+
+    left: Optional[int] = None
+    elsewhere: int = 0
+
+
 class _Forwarding:
     """One run of the command.
 
@@ -162,7 +177,8 @@ class _Forwarding:
     def __init__(
         self, store: EventStore, emitter: AsyncEmitter, options: argparse.Namespace, interruption: Interruption
     ) -> None:
-        self._store = store
+        # A durable one has more methods than `EventStore` asks for.
+        self._store: Any = store
         self._emitter = emitter
         self._options = options
         self._interruption = interruption
@@ -200,7 +216,7 @@ class _Forwarding:
         # concluded from figures before the store was asked.
         was_asked = self._when_idle()
         settled, settled_at = 0, time.monotonic()
-        while self._interruption.signal is None and not (was_asked.is_set() and self._left() == 0):
+        while self._interruption.signal is None and not (was_asked.is_set() and self._rest() == (0, 0)):
             stats = self._emitter.stats()
             if stats.delivered + stats.rejected > settled:
                 settled, settled_at = stats.delivered + stats.rejected, time.monotonic()
@@ -213,8 +229,11 @@ class _Forwarding:
 
     def _reason(self, stats: EmitterStats) -> str:
         """Tell why nothing is delivered."""
-        if self._store_error is not None:
+        left, elsewhere = self._rest()
+        if left is None:
             return str(self._store_error)
+        if elsewhere and not left:
+            return f"{elsewhere} under way elsewhere"
         if stats.last_status is None:
             return "the store hands nothing out"
         return stats.last_error or f"the collector answered {stats.last_status}"
@@ -241,28 +260,31 @@ class _Forwarding:
             self._wait(timeout - seconds)
 
     def _report(self) -> int:
-        stats, left, expired = self._emitter.stats(), self._left(), getattr(self._store, "expired", 0)
+        stats, rest = self._emitter.stats(), self._rest()
         # Nothing can be done any more for what is in flight, so whoever comes next may have it at once.
-        self._store.close()  # type: ignore[attr-defined]  # those that are durable have it
+        self._store.close()
         if stats.in_flight:
             complain(f"{stats.in_flight} were still being sent: they will be sent again, and may arrive twice")
-        if left is None:
+        if rest.left is None:
             complain(f"it is unknown how many are left: {self._store_error}")
-        print(self._sums(stats.delivered, stats.rejected, left))
-        has_failed = stats.rejected or expired or stats.in_flight or (self._options.once and left != 0)
+        print(self._sums(stats, rest))
+        has_failed = stats.rejected or self._expired() or stats.in_flight or (self._options.once and rest != (0, 0))
         return FAILURE if has_failed else SUCCESS
 
-    def _left(self) -> Optional[int]:
-        """Count what waits, and what is in flight here; None if the store cannot tell."""
+    def _rest(self) -> _Rest:
         # In one step, lest a payload is overlooked that is taken meanwhile.
         with self._emitter.lock:
             try:
-                waiting = self._store.size()
+                # First, so that what comes back from there is in the size.
+                elsewhere = self._store.in_flight_elsewhere() if self._options.once else 0
+                return _Rest(self._store.size() + self._emitter.stats().in_flight, elsewhere)
             except Exception as error:
                 self._store_error = error
-                return None
-            self._store_error = None
-            return waiting + self._emitter.stats().in_flight
+                return _Rest()
+
+    def _expired(self) -> int:
+        """Count what the store has dropped because it was too old."""
+        return int(getattr(self._store, "expired", 0))
 
     def _when_idle(self) -> threading.Event:
         """Return an event that is set when the emitter's threads have done all that they were told."""
@@ -291,13 +313,16 @@ class _Forwarding:
             return
         self._tell_at = now + _TOLD_EVERY_SECONDS
         stats = self._emitter.stats()
-        sums = self._sums(stats.delivered, stats.rejected, self._left())
+        sums = self._sums(stats, self._rest())
         if sums != self._told:
             self._told = sums
             self._progress.say(sums)
 
-    def _sums(self, delivered: int, rejected: int, left: Optional[int]) -> str:
-        return f"delivered {delivered}, rejected {rejected}, left {'?' if left is None else left} in the store"
+    def _sums(self, stats: EmitterStats, rest: _Rest) -> str:
+        too_old = f", too old {self._expired()}" if self._expired() else ""
+        left = "?" if rest.left is None else rest.left
+        elsewhere = f", {rest.elsewhere} under way elsewhere" if rest.elsewhere else ""
+        return f"delivered {stats.delivered}, rejected {stats.rejected}{too_old}, left {left} in the store{elsewhere}"
 
     def _describe(self, seconds: float) -> str:
         stats = self._emitter.stats()

@@ -13,7 +13,7 @@ from ..testing._pipeline import MAX_STREAM_BYTES
 from ..tracker import Tracker
 from ..typing import PayloadDict
 from .subjects import subject_of
-from .values import described, json_value, schema_uri, timestamp
+from .values import described, event_id, json_value, schema_uri, timestamp
 
 __all__ = ["Line", "MAX_LINE_BYTES", "payload_of", "read_line"]
 
@@ -26,7 +26,7 @@ _ROOM_BYTES = 10_000
 
 _T = TypeVar("_T")
 
-_EVENT_KEYS = {"schema", "data", "contexts", "subject", "timestamp"}
+_EVENT_KEYS = {"schema", "data", "contexts", "subject", "timestamp", "event_id"}
 
 
 class Line(NamedTuple):
@@ -128,11 +128,13 @@ def _event_payload(pairs: Dict[str, Any], tracker: Tracker) -> PayloadDict:
     event.context = _part(pairs, "contexts", _entities)
     event.event_subject = _part(pairs, "subject", _subject)
     event.true_timestamp = _part(pairs, "timestamp", timestamp)
+    eid = _part(pairs, "event_id", event_id)
     try:
-        return tracker.complete_payload(event).nv_pairs
+        payload = tracker.complete_payload(event).nv_pairs
     except TypeError as error:
         # Nothing but a depth that JSON's encoder gives up at.
         raise ValueError(str(error)) from None
+    return payload if eid is None else {**payload, "eid": eid}
 
 
 def _part(pairs: Dict[str, Any], key: str, check: Callable[[Any], _T]) -> Optional[_T]:

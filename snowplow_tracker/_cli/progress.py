@@ -83,7 +83,10 @@ class Progress:
 
 
 class LogLines(logging.Handler):
-    """Has a logger of the library tell its news in lines, inside of a `with` statement."""
+    """Has a logger of the library tell its news in lines, inside of a `with` statement.
+
+    A line begins with its level if that is something to be alarmed about.
+    """
 
     def __init__(self, say: Callable[[str], None], logger: logging.Logger, *, tells_losses: bool = False) -> None:
         """Tell nothing yet.
@@ -113,8 +116,9 @@ class LogLines(logging.Handler):
         """Say a line, with the reason instead of its traceback."""
         if record.levelno >= logging.ERROR and not self._tells_losses:
             return
+        level = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
         error = record.exc_info[1] if record.exc_info else None
-        self._say(record.getMessage() if error is None else f"{record.getMessage()}: {error}")
+        self._say(f"{level}{record.getMessage()}" if error is None else f"{level}{record.getMessage()}: {error}")
 
 
 def _columns() -> int:

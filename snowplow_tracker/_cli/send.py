@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Iterator, List, Optional
 
 from ..emitters import AsyncEmitter, logger as emitter_logger
 from ..tracker import Tracker
-from .exit_codes import FAILURE, SUCCESS
+from .exit_codes import FAILURE, NOT_DELIVERED, SUCCESS
 from .flow import MAX_PAYLOADS, Flow
 from .interruption import Interruption
 from .json_lines import MAX_LINE_BYTES, Line, payload_of, read_line
@@ -30,6 +30,8 @@ _FLUSH_INTERVAL_SECONDS = 1.0
 _BATCH_SIZE = 500
 _SIGNAL_EXIT_CODE = 128
 _OUTAGE_TOLD_EVERY_SECONDS = 30.0
+# No line in UTF-8 begins so.
+_GZIP = b"\x1f\x8b"
 
 _DESCRIPTION = f"""\
 Send JSON Lines to a collector: one object a line, in UTF-8, each one of these:
@@ -38,11 +40,13 @@ Send JSON Lines to a collector: one object a line, in UTF-8, each one of these:
       "contexts": [{{"schema": "iglu:...", "data": {{...}}}}, ...]
       "subject": {{"user_id": "...", "platform": "srv", ...}}   by the names of the
            options of `track`, with underscores
-      "timestamp": when it really happened: milliseconds since 1970, or ISO 8601
+      "timestamp": when it really happened: milliseconds since 1970 (not seconds), or
+           ISO 8601, which is local time unless it ends in Z or an offset such as +02:00
+      "event_id": a UUID; another one each time the line is sent if there is none
   {{"e": "pv", "url": "...", ...}}   a payload, by its names on the wire, with text or
       numbers. It is sent as it is; only tv, tna, aid, p, eid and dtm are added where
-      they lack. A name that no payload has makes the line a bad one, because the
-      pipeline would throw away all that is sent along with it.
+      they lack, and stm, when it is sent. A name that no payload has makes the line a
+      bad one, because the pipeline would throw away all that is sent along with it.
 
 Blank lines are skipped. A bad line, or one of more than {MAX_LINE_BYTES:,} bytes, is reported
 with its number, and skipped too. Memory is bounded: while {MAX_PAYLOADS:,} payloads are under
@@ -55,15 +59,17 @@ _EPILOG = """\
 In the end there is a line `read N, delivered N, rejected N, failed N`: lines that hold
 something, those that the collector took, those that are bad or that it refused for
 good, and those that were not delivered in time. If it makes sense to go on, a line on
-stderr tells from where; what was sent when the time was over may then arrive twice.
+stderr tells from where; what was sent when the time was over may then arrive twice: as
+one event with one id, if the line has event_id or eid.
 
 Ctrl-C and SIGTERM end the reading; what has been read is sent within 5 seconds. A
 second one ends at once.
 
 The exit code is
   0    if all lines were delivered,
-  1    if a line was bad, refused or not delivered,
-  2    if the arguments are wrong,
+  1    if a line was bad or refused, or the input could not be read to its end,
+  2    if the arguments are wrong, or the input is compressed,
+  3    if lines were not delivered in time: go on from the line that stderr tells,
   130  if Ctrl-C ended it (143: SIGTERM).
 
 example:
@@ -213,6 +219,9 @@ class _Sending:
                     )
                 return
             self._number += 1
+            if self._number == 1 and line.content.startswith(_GZIP):
+                name = "FILE" if self._options.file == "-" else self._options.file
+                raise UsageError(f"the input is compressed: use gzip -dc {name} | snowplow-tracker send")
             if self._number >= self._options.from_line and line.content.strip():
                 self._take(line)
             self._progress.draw()
@@ -298,6 +307,8 @@ class _Sending:
         print(f"read {self._read}, delivered {stats.delivered}, rejected {rejected}, failed {failed}")
         if self._interruption.signal is not None:
             return _SIGNAL_EXIT_CODE + self._interruption.signal
+        if failed:
+            return NOT_DELIVERED
         is_done = self._next_number is None and not self._is_beyond_the_end
         return SUCCESS if stats.delivered == self._read and is_done else FAILURE
 

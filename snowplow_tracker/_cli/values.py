@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import uuid
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Callable, List, NoReturn, TypeVar, Union
@@ -18,6 +19,7 @@ __all__ = [
     "argument",
     "described",
     "described_list",
+    "event_id",
     "json_argument",
     "json_value",
     "number",
@@ -35,6 +37,8 @@ _T = TypeVar("_T")
 _SIZE = re.compile(r"([1-9]\d{0,8})x([1-9]\d{0,8})", re.ASCII)
 # The end of the year 9999: no pipeline takes a later time, or one before 1970.
 _MAX_MILLISECONDS = 253_402_300_799_999
+# In March 1973. A smaller number is one of seconds, until the year 5138.
+_MIN_MILLISECONDS_AS_NUMBER = 100_000_000_000
 _EXAMPLE_URI = "iglu:com.acme/purchase/jsonschema/1-0-0"
 
 
@@ -118,9 +122,19 @@ def timestamp(value: Any) -> Union[int, datetime]:
     except (ValueError, OverflowError, OSError):
         what = "milliseconds since 1970 or a date and time in ISO 8601"
         raise ValueError(f"must be {what}, got {shown(value)}") from None
+    if not isinstance(moment, datetime) and 0 <= moment < _MIN_MILLISECONDS_AS_NUMBER:
+        raise ValueError(f"must be milliseconds since 1970, not seconds, got {shown(value)}")
     if not 0 <= milliseconds <= _MAX_MILLISECONDS:
         raise ValueError(f"must be from 1970 to the year 9999, got {shown(value)}")
     return moment
+
+
+def event_id(value: Any) -> str:
+    """Take a UUID in text. The pipeline throws away an event with another id."""
+    try:
+        return str(uuid.UUID(text(value)))
+    except ValueError:
+        raise ValueError(f"must be a UUID, got {shown(value)}") from None
 
 
 def schema_uri(value: Any) -> str:

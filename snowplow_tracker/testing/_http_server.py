@@ -6,6 +6,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import BinaryIO, Callable, Dict, Iterator, Mapping, Optional, Tuple
@@ -24,6 +25,8 @@ _MAX_HEADERS_BYTES = 65_536
 _PIECE_BYTES = 65_536
 _BACKLOG = 1024
 _HANDSHAKE_SECONDS = 5.0
+# How long `stop` waits for clients to take their answers.
+_LAST_ANSWERS_SECONDS = 1.0
 _JOIN_SECONDS = 5.0
 # How long a client that is turned away may pause in what it still has to send.
 _LINGER_SECONDS = 5.0
@@ -262,7 +265,10 @@ class HttpServer:
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Stop listening, cut all connections, and wait until the threads have ended.
+        """Stop listening, read no more, and wait until the threads have ended.
+
+        What has been read to its end is still answered, unless it is to wait for its answer. Connections of clients
+        that do not take their answers are cut.
 
         In a forked child it only lets go of the child's copies of the sockets.
         """
@@ -274,10 +280,13 @@ class HttpServer:
             self._stopping.set()
             connections = dict(self._connections)
         _shut_down(self._listener)
-        for sock in connections:
-            _shut_down(sock)
-        for thread in [self._acceptor, *connections.values()]:
-            thread.join(_JOIN_SECONDS)
+        threads = [self._acceptor, *connections.values()]
+        for how, seconds in ((socket.SHUT_RD, _LAST_ANSWERS_SECONDS), (socket.SHUT_RDWR, _JOIN_SECONDS)):
+            for sock in connections:
+                _shut_down(sock, how)
+            deadline = time.monotonic() + seconds
+            for thread in threads:
+                thread.join(max(0.0, deadline - time.monotonic()))
         self._listener.close()
 
     def _accept(self) -> None:
@@ -331,7 +340,8 @@ class HttpServer:
             sock.settimeout(None)
             ip_address = sock.getpeername()[0]
             while self._serve_request(sock, stream, serial, ip_address, may_keep_alive):
-                pass
+                if self._stopping.is_set():
+                    break
         _shut_down(sock)
         sock.close()
 
@@ -361,13 +371,13 @@ class HttpServer:
         return self._wait(answer) and _send(sock, request, answer)
 
     def _wait(self, answer: Answer) -> bool:
-        if answer.delay_seconds:
-            self._stopping.wait(answer.delay_seconds)
-        if answer.hold is not None:
-            released = False
-            while not (released or self._stopping.is_set()):
-                released = answer.hold.wait(_HOLD_POLL_SECONDS)
-        return not self._stopping.is_set()
+        """Wait until the answer is due; False if the server stops before."""
+        if answer.delay_seconds and self._stopping.wait(answer.delay_seconds):
+            return False
+        while answer.hold is not None and not answer.hold.wait(_HOLD_POLL_SECONDS):
+            if self._stopping.is_set():
+                return False
+        return True
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -433,8 +443,8 @@ def _encode(answer: Answer, keep_alive: bool) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
-def _shut_down(sock: socket.socket) -> None:
+def _shut_down(sock: socket.socket, how: int = socket.SHUT_RDWR) -> None:
     # The method of the base class: that of `SSLSocket` would pull the TLS state away under the thread that reads.
     # Unlike closing, this reaches the peer even if a forked child holds a copy of the socket.
     with suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, how)

@@ -162,7 +162,8 @@ class LocalCollector(EventAssertions):
     def close(self) -> None:
         """Stop listening, cut all connections, delayed and held answers too, and end all threads.
 
-        Does nothing if the collector is not started.
+        Other answers to requests that are recorded still go out, so that their clients do not send them again. Does
+        nothing if the collector is not started.
         """
         server, self._server = self._server, None
         listener, self._listener = self._listener, None

@@ -171,7 +171,7 @@ def build_stores(folder: Path) -> List[EventStore]:
     survives: bool = durable.is_durable
     log.info("%s %s %d", path, survives, durable.expired)
     try:
-        log.info("%d wait", durable.size())
+        log.info("%d wait, %d are elsewhere", durable.size(), durable.in_flight_elsewhere())
     except SQLiteFileError as error:
         log.warning("%s", error)
     durable.close()
@@ -296,7 +296,8 @@ def build_shared_store(client: RedisClient) -> List[EventStore]:
     store = RedisEventStore("redis://localhost", key="k", buffer_capacity=10, lease_seconds=60, timeout=0.5)
     store.buffer_capacity = 20
     shown: str = f"{store.key} {store.lease_seconds} {store.timeout} {store.is_durable}"
-    log.debug("%s %s", shown, store.get_events_batch(5))
+    elsewhere: int = store.in_flight_elsewhere()
+    log.debug("%s %s %d", shown, store.get_events_batch(5), elsewhere)
     store.close()
     return [store, RedisEventStore(client)]
 
