@@ -480,13 +480,17 @@ def test_ctrl_c_ends_the_waiting_for_room(send, monkeypatch):
     monkeypatch.setattr(flow, "MAX_PAYLOADS", 10)
     monkeypatch.setattr("snowplow_tracker._cli.send._BATCH_SIZE", 10)
 
+    is_interrupted = threading.Event()
+
     class Interrupted(flow.Flow):
         def wait_a_while(self):
-            super().wait_a_while()
+            is_interrupted.set()
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr("snowplow_tracker._cli.send.Flow", Interrupted)
     with LocalCollector() as collector:
+        # An answer that came earlier would make room.
+        collector.respond_always(Answer(hold=is_interrupted))
         exit_code, out, errors = send(raw_lines(50), collector.url)
 
     assert (exit_code, out) == (130, "read 10, delivered 10, rejected 0, failed 0\n")
