@@ -201,17 +201,19 @@ class Ledger:
             capacity: How many payloads may wait or be in flight; None for what the store says.
 
         Returns:
-            Why the payload was not accepted, None if it was; and how many wait now, 0 if the store failed.
+            Why the payload was not accepted, None if it was; and how many wait now, 0 if the store could not tell.
         """
         figures, is_counted, waiting = self.figures, False, 0
         with self.lock:
             try:
                 try:
-                    refusal, waiting = self._offer(payload, capacity)
+                    waiting = 0 if self.closed else self._size()
+                    refusal = self._offer(payload, capacity, waiting)
                 except Exception as error:
                     refusal = Refusal("the event store failed", error)
                 if refusal is None:
                     figures.accepted, is_counted = figures.accepted + 1, True
+                    waiting += 1
                     if self.measure is not None:
                         self._count_bytes([payload], 1)
                 else:
@@ -366,19 +368,16 @@ class Ledger:
             self.bytes_queued = self.wire_bytes = 0
             self._count_bytes(self._waiting_payloads(), 1)
 
-    def _offer(self, payload: PayloadDict, capacity: Optional[int]) -> Tuple[Optional[Refusal], int]:
+    def _offer(self, payload: PayloadDict, capacity: Optional[int], size: int) -> Optional[Refusal]:
         if self.closed:
-            return Refusal("the emitter is closed"), 0
-        size = self._size()
+            return Refusal("the emitter is closed")
         if not self._has_looked:
             self._has_looked = True
             self.has_found = self.is_durable and size > 0
         if size + len(self._in_flight) >= self.capacity(capacity):
-            return Refusal("the buffer is full"), size
+            return Refusal("the buffer is full")
         # Stores in the wild return nothing; only a plain False is a refusal.
-        if self.store.add_event(payload) is False:
-            return Refusal("the event store refused"), size
-        return None, size + 1
+        return Refusal("the event store refused") if self.store.add_event(payload) is False else None
 
     def _size(self) -> int:
         # A store of the application's may answer anything. What is no number counts as a failure of the store.

@@ -6,14 +6,14 @@ import importlib
 import re
 import threading
 import time
-from typing import Any, Callable, Dict, Optional, Sequence, Set, Union
+from typing import Any, Callable, Dict, Optional, Sequence, Set, Tuple, Union
 from urllib.parse import urlsplit
 
 from typing_extensions import Protocol
 
 from ._shown import shown
 
-__all__ = ["RedisClient", "RedisConnection", "check_redis_url"]
+__all__ = ["RedisClient", "RedisConnection", "check_redis_url", "redis_and_no_retry"]
 
 _URL_STARTS = ("redis://", "rediss://", "unix://")
 # How long Redis is left alone after it has failed.
@@ -248,17 +248,27 @@ def _bounded(kind: type) -> type:
 
 
 def _new_client(url: str) -> Any:
+    redis, never = redis_and_no_retry()
+    # With version 3 of the protocol, a server may tell redis-py to wait for longer than it is told here.
+    client = redis.Redis.from_url(url, protocol=2, retry=never)
+    pool = client.connection_pool
+    pool.connection_class = _bounded(pool.connection_class)
+    return client
+
+
+def redis_and_no_retry() -> Tuple[Any, Any]:
+    """Import redis-py, and give what has its clients try nothing twice.
+
+    Raises:
+        ImportError: It is not installed; the message says what to do.
+    """
     try:
         redis = importlib.import_module("redis")
         never = importlib.import_module("redis.retry").Retry(importlib.import_module("redis.backoff").NoBackoff(), 0)
     except ImportError as error:
         message = "RedisEventStore needs redis-py for a URL: pip install 'snowplow-tracker[redis]'"
         raise ImportError(message) from error
-    # With version 3 of the protocol, a server may tell redis-py to wait for longer than it is told here.
-    client = redis.Redis.from_url(url, protocol=2, retry=never)
-    pool = client.connection_pool
-    pool.connection_class = _bounded(pool.connection_class)
-    return client
+    return redis, never
 
 
 def _is_answer(error: Exception) -> bool:

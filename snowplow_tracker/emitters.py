@@ -79,6 +79,8 @@ DEFAULT_MAX_REQUEST_BYTES = 900_000
 
 _FAILURES_REPORTED_EVERY_SECONDS = 60.0
 # How often a flush that waits for a worker makes sure that there is one.
+# Between two attempts to empty a full buffer that were in vain, though no backoff is on.
+_PAUSE_WHEN_FULL_SECONDS = 1.0
 _WORKER_CHECK_SECONDS = 0.2
 # How many requests at the most, or `batch_size` if that is more, a thread that tracks makes for a backlog by GET.
 _GETS_AT_A_TIME = 10
@@ -253,6 +255,7 @@ class Emitter(EmitterProtocol):
             check_event_store("event_store", event_store) if self._own_store is None else self._own_store
         )
         self._measured_method: Any = None
+        self._done_when_full, self._empties_again_at = -1, 0.0
         self._session_pool = SessionPool()
         self._worker_pool = WorkerPool(self, "snowplow-emitter")
         self.timer = FlushTimer(self, repeating=True)
@@ -281,6 +284,10 @@ class Emitter(EmitterProtocol):
     @endpoint.setter
     def endpoint(self, uri: str) -> None:
         self._collector_uris = uris_by_method(uri, self.method)
+
+    def _uri_of(self, method: Method) -> str:
+        # An application's class may have a property of its own, to take another collector in turn.
+        return self._collector_uris[method] if type(self).endpoint is _ENDPOINT else self.endpoint
 
     @property
     def request_method(self) -> Any:
@@ -373,12 +380,20 @@ class Emitter(EmitterProtocol):
         """
         ledger = self._ledger
         if is_full:
-            is_due = waiting > 0 and not ledger.in_flight() and not self._is_backing_off()
+            is_due = waiting > 0 and not ledger.in_flight() and not self._is_backing_off() and self._may_empty()
         else:
             is_due = self._has_reached_limit(waiting) if self._has_own_limit() else self._is_limit(waiting)
         if is_due or ledger.has_found:
             ledger.has_found = False
             self._flush_for_event()
+
+    def _may_empty(self) -> bool:
+        """Tell whether to send what fills the buffer: not at once again if that was in vain, as an own retry has it."""
+        now, done = time.monotonic(), self._ledger.done()
+        if done == self._done_when_full and now < self._empties_again_at:
+            return False
+        self._done_when_full, self._empties_again_at = done, now + _PAUSE_WHEN_FULL_SECONDS
+        return True
 
     def _has_own_limit(self) -> bool:
         """Tell whether an application has replaced `reached_limit`, in a class or in this object."""
@@ -490,7 +505,7 @@ class Emitter(EmitterProtocol):
         requester = requester_for(self.session, requests, self._session_pool)
         try:
             response = requester.post(
-                self._collector_uris["post"],
+                self._uri_of("post"),
                 data=data,
                 headers={"Content-Type": "application/json; charset=utf-8"},
                 timeout=self._timeout_of_request(),
@@ -507,7 +522,7 @@ class Emitter(EmitterProtocol):
         """
         requester = requester_for(self.session, requests, self._session_pool)
         try:
-            response = requester.get(self._collector_uris["get"], params=payload, timeout=self._timeout_of_request())
+            response = requester.get(self._uri_of("get"), params=payload, timeout=self._timeout_of_request())
         except requests.RequestException as error:
             return Status.no_response(error)
         return status_of(response)
@@ -1012,7 +1027,9 @@ class Emitter(EmitterProtocol):
     def _count_left(self) -> int:
         # In one step, lest a payload that comes back meanwhile is overlooked.
         with self._ledger.lock:
-            return self._ledger.waiting() + self._ledger.in_flight()
+            # A durable store that cannot tell may be full of what was accepted.
+            unknown = int(self._ledger.is_durable)
+            return self._ledger.waiting(if_unknown=unknown) + self._ledger.in_flight()
 
     def _timeout_of_request(self) -> RequestTimeout:
         timeout = self.request_timeout or DEFAULT_TIMEOUT_SECONDS
@@ -1068,8 +1085,10 @@ class Emitter(EmitterProtocol):
 
     def _tell_what_is_left(self, reason: str) -> None:
         with self._ledger.lock:
-            waiting, in_flight = self._ledger.waiting(), self._ledger.in_flight()
-        if waiting:
+            waiting, in_flight = self._ledger.waiting(if_unknown=-1), self._ledger.in_flight()
+        if waiting < 0:
+            logger.info("The event store cannot tell what is left in it: %s", reason)
+        elif waiting:
             logger.info("Left %d payloads in the event store: %s", waiting, reason)
         if in_flight:
             logger.info("Left %d payloads in flight, which their lease brings back: %s", in_flight, reason)
@@ -1290,6 +1309,8 @@ class AsyncEmitter(Emitter):
 _FLUSHES = (Emitter.flush, AsyncEmitter.flush)
 # And `reached_limit`.
 _REACHED_LIMIT = Emitter.reached_limit
+# And `endpoint`.
+_ENDPOINT = Emitter.endpoint
 
 
 class _Flush:

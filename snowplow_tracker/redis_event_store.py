@@ -11,7 +11,7 @@ import threading
 import time
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from ._redis_connection import RedisClient, RedisConnection, check_redis_url
+from ._redis_connection import RedisClient, RedisConnection, check_redis_url, redis_and_no_retry
 from ._redis_stream import Entry, RedisStream, StreamId
 from ._settings import Setting, positive_int, positive_number
 from ._shown import shown
@@ -95,8 +95,12 @@ class RedisEventStore(EventStore):
         Raises:
             TypeError: An argument has a wrong type, or the client is asynchronous.
             ValueError: An argument has a wrong value.
+            ImportError: There is a URL, but not the extra `redis`.
         """
         self._client_or_url = _check_client_or_url(client_or_url)
+        if isinstance(client_or_url, str):
+            # It cannot be imported any more when the interpreter exits, and the first event may come then.
+            redis_and_no_retry()
         self.key = _check_key(key)
         self.buffer_capacity = buffer_capacity
         self.lease_seconds = positive_number("lease_seconds", lease_seconds)
@@ -207,7 +211,9 @@ class _Claim(NamedTuple):
 class _Holder:
     """What one process has taken out of the stream, and knows of what waits there.
 
-    The lock guards all of it; Redis is never asked under it. It is reentrant, as a signal handler may track an event.
+    `_lock` guards all of it; Redis is never asked under it. `_giving_back` is held while entries go back that nobody
+    here knows of, and for a moment by whoever is about to take some, which would look like those otherwise. It is taken
+    before `_lock`. Both are reentrant, as a signal handler may track an event.
     """
 
     def __init__(self, connection: RedisConnection, key: str, lease_seconds: float) -> None:
@@ -216,11 +222,14 @@ class _Holder:
         self._key = key
         self._lease_seconds = lease_seconds
         self._lock = threading.RLock()
+        self._giving_back = threading.RLock()
         # By the payload's identity, as equal payloads are not the same payload.
         self._claims: Dict[int, _Claim] = {}
         self._to_forget: Dict[StreamId, None] = {}
         self._takes_under_way = 0
         self._may_have_more = False
+        # How many of these could not be given back, and wait for that.
+        self._not_given_back = 0
         self._ends_leases_at: Optional[float] = None
         self._renew_at = 0.0
         self._waiting = 0
@@ -236,7 +245,7 @@ class _Holder:
     def take(self, limit: int) -> PayloadDictList:
         self._catch_up()
         now = time.monotonic()
-        with self._lock:
+        with self._giving_back, self._lock:
             self._takes_under_way += 1
             added_before = self._added
             ends_leases = self._ends_leases_at is None or now >= self._ends_leases_at
@@ -293,7 +302,9 @@ class _Holder:
             count, missing = self._stream.give_back([claim.id for claim in claims])
         except Exception:
             # They come back when Redis answers again, or at the end of their lease.
-            self._may_have_more = True
+            with self._lock:
+                self._may_have_more = True
+                self._not_given_back += len(claims)
             return others
         self._count_added(count)
         now, is_missing = time.monotonic(), set(missing)
@@ -304,9 +315,9 @@ class _Holder:
     def count(self) -> int:
         with self._lock:
             if self._counted_at is not None and time.monotonic() - self._counted_at < _COUNT_AGE_SECONDS:
-                return self._waiting
+                return self._waiting + self._not_given_back
             added_before = self._added
-        return self._note_count(self._stream.count(), added_before)
+        return self._note_count(self._stream.count(), added_before) + self._not_given_back
 
     def count_elsewhere(self) -> int:
         with self._lock:
@@ -336,16 +347,18 @@ class _Holder:
         with self._lock:
             for id_ in ids:
                 self._to_forget.pop(id_, None)
-        with self._lock:
-            if not self._may_have_more or self._takes_under_way:
-                return
-            self._may_have_more = False
-            known = [*(claim.id for claim in self._claims.values()), *self._to_forget]
-        try:
-            self._stream.give_back_all_but(known)
-        except BaseException:
-            self._may_have_more = True
-            raise
+        with self._giving_back:
+            with self._lock:
+                if not self._may_have_more or self._takes_under_way:
+                    return
+                self._may_have_more = False
+                known = [*(claim.id for claim in self._claims.values()), *self._to_forget]
+            try:
+                self._stream.give_back_all_but(known)
+            except BaseException:
+                self._may_have_more = True
+                raise
+            self._not_given_back = 0
 
     def _hold(self, entries: Sequence[Entry], lease_ends_at: float) -> PayloadDictList:
         decoded = [(entry.id, _decode(entry.text)) for entry in entries]

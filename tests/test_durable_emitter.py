@@ -883,3 +883,27 @@ def test_emitter_makes_a_store_of_a_url(emitter_class):
 
     with pytest.raises(ValueError, match=r"^event_store must be the URL of a store"):
         emitter_class("collector.example.com", event_store="events.db")
+
+
+@pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
+def test_store_that_cannot_tell_is_not_taken_for_empty(caplog, emitter_class):
+    """What was accepted may all be in it."""
+
+    class Silent(DurableStore):
+        is_silent = False
+
+        def size(self):
+            if self.is_silent:
+                raise OSError("no answer")
+            return super().size()
+
+    caplog.set_level(logging.INFO)
+    store = Silent()
+    emitter = emitter_class("collector.invalid", event_store=store)
+    emitter.input({"eid": "1"})
+    store.is_silent = True
+    store.trouble["get_events_batch"] = OSError("no answer")
+
+    assert emitter.close(timeout=0) is False
+
+    assert "The event store cannot tell what is left in it: the emitter is closed" in caplog.messages

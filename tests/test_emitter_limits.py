@@ -433,3 +433,58 @@ def test_full_buffer_is_left_alone_during_a_backoff():
 
     assert len(requests) == 1
     assert (emitter.stats().buffered, emitter.stats().dropped) == (2, 18)
+
+
+class PuttingBack(Emitter):
+    """Brings failed payloads back by itself, and knows no backoff."""
+
+    def _retry_failed_events(self, failed_events):
+        with self.lock:
+            self.event_store.cleanup(failed_events, True)
+
+
+@pytest.mark.parametrize(("pause", "count"), [(1e9, 2), (0.0, 19)], ids=["long", "none"])
+def test_full_buffer_that_cannot_be_emptied_gets_a_rest(monkeypatch, pause, count):
+    """Where the application has its own retry, not each event that finds no room makes another request."""
+    monkeypatch.setattr("snowplow_tracker.emitters._PAUSE_WHEN_FULL_SECONDS", pause)
+    emitter = PuttingBack("collector.example.com", batch_size=2, buffer_capacity=2)
+    requests = []
+    emitter.http_post = lambda data: requests.append(data) or 503
+
+    for payload in numbered(20):
+        emitter.input(payload)
+
+    assert len(requests) == count
+    assert (emitter.stats().buffered, emitter.stats().dropped) == (2, 18)
+
+
+def test_full_buffer_that_can_be_emptied_gets_no_rest(collector, monkeypatch):
+    """Progress is a reason to go on at once."""
+    monkeypatch.setattr("snowplow_tracker.emitters._PAUSE_WHEN_FULL_SECONDS", 1e9)
+    emitter = Emitter(collector.url, batch_size=100)
+
+    for turn in range(3):
+        emitter.buffer_capacity = 10
+        for payload in numbered(2, start=10 * turn):
+            emitter.input(payload)
+        emitter.buffer_capacity = 2
+        emitter.input({"eid": "no room"})
+
+    assert emitter.stats().delivered == 6
+
+
+class RaisingWhenFull(InMemoryEventStore):
+    def add_event(self, payload):
+        if self.size() >= 5:
+            raise OSError("disk is full")
+        return super().add_event(payload)
+
+
+@pytest.mark.parametrize("emitter_class", [Emitter, AsyncEmitter])
+def test_store_that_raises_when_it_is_full_is_emptied(collector, emitter_class):
+    """Like one that refuses."""
+    with emitter_class(collector.url, batch_size=10, event_store=RaisingWhenFull()) as emitter:
+        for payload in numbered(6):
+            emitter.input(payload)
+
+        assert eids(collector.wait_for_payloads(5)) == ["0", "1", "2", "3", "4"]

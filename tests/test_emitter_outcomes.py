@@ -95,6 +95,19 @@ def test_method_that_changes_in_a_flush_changes_no_request_that_is_under_way(col
     assert emitter.stats().delivered == 3
 
 
+def test_endpoint_may_be_a_property_of_a_subclass(collector):
+    """It is asked for each request, as an attribute is."""
+
+    class InTurn(Emitter):
+        endpoint = property(lambda self: self.urls[0], lambda self, url: setattr(self, "urls", [url]))
+
+    emitter = InTurn(collector.url, batch_size=1)
+
+    emitter.input({"eid": "1"})
+
+    assert eids(collector.payloads) == ["1"]
+
+
 @pytest.mark.parametrize("suffix", ["?key=value", "#fragment", "?key=value#fragment"])
 def test_query_of_an_event_finds_its_place_in_an_endpoint(collector, suffix):
     """Behind a query of the endpoint's own, and before a fragment, which is never sent."""

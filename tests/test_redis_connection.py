@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 from support import PATIENCE_SECONDS
 
-from snowplow_tracker import _redis_connection
+from snowplow_tracker import RedisEventStore, _redis_connection
 from snowplow_tracker._redis_connection import RedisConnection, _bounded, _call
 
 
@@ -250,9 +250,8 @@ def test_connection_needs_no_client_to_be_closed(client):
 
 
 def test_missing_redis_py_is_named(monkeypatch):
-    """A URL takes redis-py; whoever does not have it is told what to install."""
+    """A URL takes redis-py; whoever does not have it is told what to install, at the line that gives the URL."""
     monkeypatch.setitem(sys.modules, "redis", None)
-    connection = RedisConnection("redis://localhost", 1.0)
 
     with pytest.raises(ImportError, match=r"needs redis-py for a URL: pip install 'snowplow-tracker\[redis\]'$"):
-        connection.run("return", "key", ())
+        RedisEventStore("redis://localhost")

@@ -5,6 +5,8 @@ import json
 import logging
 import os
 import signal
+import subprocess
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -686,18 +688,24 @@ def test_payload_may_be_settled_after_its_store_was_closed(server, store, other)
     assert server.client.xlen(KEY) == 0
 
 
+def scripts_run(server):
+    """Count the calls of scripts, whichever way each was called."""
+    figures = server.client.info("commandstats")
+    return sum(figures.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("eval", "evalsha"))
+
+
 def test_closed_store_has_no_connection(server, make):
     """What the store opened it closes; a process that only adds asks Redis nothing for that."""
     before = connections(server)
     store = make(server.url)
     fill(store, "1")
     [own] = connections(server) - before
-    calls = server.client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    calls = scripts_run(server)
 
     store.close()
 
     eventually(lambda: own not in connections(server))
-    assert server.client.info("commandstats")["cmdstat_evalsha"]["calls"] == calls
+    assert scripts_run(server) == calls
 
 
 def test_dead_processes_do_not_pile_up(server, make):
@@ -1174,3 +1182,52 @@ def test_emitter_reports_what_cannot_be_stored(collector, caplog, tmp_path):
 
     assert (emitter.stats().dropped, eids(dropped)) == (3, ["0", "1", "2"])
     assert "refused" in caplog.text
+
+
+def test_batch_that_could_not_be_given_back_still_waits(store, other, monkeypatch):
+    """It is neither out nor forgotten, and goes back as soon as Redis answers."""
+    store.add_event({"eid": "1"})
+    batch = store.get_events_batch()
+    with monkeypatch.context() as patch:
+        patch.delattr(type(store._holder()._stream), "give_back")
+        store.cleanup(batch, True)
+
+    assert store.size() == 1
+    assert [payload["eid"] for payload in store.get_events_batch()] == ["1"]
+    assert (store.size(), other.get_events_batch()) == (0, [])
+
+
+def test_what_is_taken_while_strays_go_back_is_no_stray(store, other, monkeypatch):
+    """The thread that takes waits for the one that gives back what nobody knows of."""
+    store.add_event({"eid": "1"})
+    holder = store._holder()
+    holder._may_have_more = True
+    give_back_all_but, taken = holder._stream.give_back_all_but, []
+    taking = threading.Thread(target=lambda: taken.extend(store.get_events_batch()))
+
+    def give_back_late(known):
+        taking.start()
+        # Without the lock it would be done by then.
+        taking.join(0.2)
+        give_back_all_but(known)
+
+    monkeypatch.setattr(holder._stream, "give_back_all_but", give_back_late)
+    holder._catch_up()
+    taking.join(PATIENCE_SECONDS)
+
+    assert [payload["eid"] for payload in taken] == ["1"]
+    assert other.get_events_batch() == []
+
+
+def test_first_event_may_come_when_the_interpreter_exits(server):
+    """No module can be imported any more by then that has something to do with threads."""
+    script = f"""
+import atexit
+atexit.register(lambda: print(emitter.input({{"eid": "1"}}), emitter.stats().accepted))
+from snowplow_tracker import StoreOnlyEmitter
+emitter = StoreOnlyEmitter({server.url!r})
+"""
+
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, encoding="utf-8")
+
+    assert (process.returncode, process.stdout, process.stderr) == (0, "None 1\n", "")
