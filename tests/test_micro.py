@@ -718,6 +718,20 @@ def test_collector_keeps_as_much_as_it_is_told_to(session):
             collector.wait_for_requests(6, timeout=0)
 
 
+def test_bad_event_that_is_no_longer_kept_came_all_the_same(session):
+    """That the collector forgets does not make what arrived good."""
+    with LocalCollector(max_events=1) as collector:
+        post(session, collector, {"e": "pv"})
+        collector.assert_count(bad=1)
+        post(session, collector, payload())
+
+        with pytest.raises(AssertionError) as failure:
+            collector.assert_no_bad()
+
+    assert collector.bad == []
+    assert str(failure.value) == "Expected no bad events, got 1:\n    and 1 no longer kept"
+
+
 def test_limited_collector_is_limited_in_bytes(session, monkeypatch):
     """The newest are kept as long as they are not too much; requests of other kinds do not push events out."""
     monkeypatch.setattr(collector_module, "_MAX_KEPT_BYTES", 10_000)

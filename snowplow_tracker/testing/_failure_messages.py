@@ -23,9 +23,18 @@ _VALUE_CHARACTERS = 300
 _COMMON_CHARACTERS = 20
 
 
-def no_bad_message(bad: List[BadEvent]) -> str:
-    """Say that there are bad events."""
-    return "\n".join([f"Expected no bad events, got {len(bad)}:", *_indented(_bad_lines(bad))])
+def no_bad_message(count: int, bad: List[BadEvent]) -> str:
+    """Say that there are bad events.
+
+    Args:
+        count: How many there were, as counted before those that are kept were asked for.
+        bad: Those that are kept.
+    """
+    lines = _bad_lines(bad)
+    forgotten = count - len(bad)
+    if forgotten > 0:
+        lines.append(f"and {forgotten} no longer kept")
+    return "\n".join([f"Expected no bad events, got {max(count, len(bad))}:", *_indented(lines)])
 
 
 def count_message(
