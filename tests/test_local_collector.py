@@ -648,6 +648,21 @@ def test_waiting_without_a_request_says_no_more(collector):
         collector.wait_for_payloads(1, timeout=0)
 
 
+@pytest.mark.parametrize("wait", [LocalCollector.wait_for_requests, LocalCollector.wait_for_payloads])
+@pytest.mark.parametrize(
+    ("timeout", "error", "message"),
+    [
+        (float("nan"), ValueError, "timeout must not be negative, got nan"),
+        (-1, ValueError, "timeout must not be negative, got -1"),
+        ("x", TypeError, "timeout must be a number, got 'x'"),
+    ],
+)
+def test_time_to_wait_must_make_sense(wait, timeout, error, message):
+    """A timeout that is none is an error at once, and no wait without an end."""
+    with pytest.raises(error, match=message):
+        wait(LocalCollector(), 1, timeout=timeout)
+
+
 def test_message_of_waiting_in_vain_is_kept_short(collector, session):
     """Twenty payloads are enough to see what is wrong."""
     post(session, collector, *map(str, range(25)))

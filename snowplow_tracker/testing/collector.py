@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Literal
 
-from .._settings import optional, positive_int
+from .._settings import optional, positive_int, wait_seconds
 from .._shown import shown
 from ..typing import PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
@@ -303,6 +303,8 @@ class LocalCollector(EventAssertions):
 
         Raises:
             AssertionError: If there are fewer when the time is up. The message lists them.
+            TypeError: If the timeout is no number.
+            ValueError: If the timeout is negative or NaN.
         """
         return self._wait_for(count, timeout, "requests", self._requests, lambda: self._request_count, _summary)
 
@@ -319,6 +321,8 @@ class LocalCollector(EventAssertions):
         Raises:
             AssertionError: If there are fewer when the time is up. The message lists them, and the requests that came,
                 with the statuses they got.
+            TypeError: If the timeout is no number.
+            ValueError: If the timeout is negative or NaN.
         """
         return self._wait_for(count, timeout, "payloads", self._payloads, lambda: self._payload_count, repr)
 
@@ -355,12 +359,13 @@ class LocalCollector(EventAssertions):
         count_arrived: Callable[[], int],
         describe: Callable[[_T], str],
     ) -> List[_T]:
+        seconds = wait_seconds("timeout", timeout)
         with self._arrival:
-            is_enough = self._arrival.wait_for(lambda: count_arrived() >= count, timeout)
+            is_enough = self._arrival.wait_for(lambda: count_arrived() >= count, seconds)
             so_far, snapshot, requests = count_arrived(), list(arrived), list(self._requests)
         if is_enough:
             return snapshot
-        lines = [f"{count} {what} expected within {timeout} s, {so_far} arrived"]
+        lines = [f"{count} {what} expected within {seconds:g} s, {so_far} arrived"]
         lines += _listed(snapshot, describe)
         if what != "requests" and requests:
             lines.append(f"there were {len(requests)} requests:")
