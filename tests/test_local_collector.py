@@ -947,12 +947,33 @@ def test_closing_does_not_wait_for_answers(session, answer):
         ({"delay_seconds": -1}, ValueError, "delay_seconds must be finite and not negative, got -1"),
         ({"delay_seconds": float("inf")}, ValueError, "delay_seconds must be finite and not negative, got inf"),
         ({"reset": "now"}, ValueError, "reset must be 'before_body' or 'after_body', got 'now'"),
+        ({"headers": [("X", "a")]}, TypeError, r"headers must be a dict, got \[\('X', 'a'\)\]"),
+        ({"headers": {"X": "\u2603"}}, ValueError, "headers must be in Latin-1, got 'X: \u2603'"),
+        ({"headers": {"\u2603": "a"}}, ValueError, "headers must be in Latin-1, got '\u2603: a'"),
+        ({"body": "ok"}, TypeError, "body must be bytes, got 'ok'"),
+        ({"raw": "ok"}, TypeError, "raw must be bytes, got 'ok'"),
     ],
 )
 def test_answer_must_make_sense(options, error, message):
     """An answer that cannot be given is an error where it is made."""
     with pytest.raises(error, match=message):
         Answer(**options)
+
+
+def test_connection_is_closed_whatever_goes_wrong(monkeypatch):
+    """A subclass that raises leaves no client waiting."""
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: failures.append(failure.exc_type))
+
+    class Broken(LocalCollector):
+        def _accepted(self, _):
+            raise ZeroDivisionError
+
+    with Broken() as collector, connect(collector) as sock:
+        sock.sendall(b"GET /i?eid=first HTTP/1.1\r\n\r\n")
+
+        assert read_to_end(sock) == b""
+    assert failures == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("prepare", [LocalCollector.respond_with, LocalCollector.respond_always])
