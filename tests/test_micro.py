@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from contextlib import closing
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -466,11 +467,27 @@ def test_event_that_no_request_brought_has_empty_shapes(name, event):
     assert item["rawEvent"]["context"]["ipAddress"] is item["rawEvent"]["source"]["hostname"] is None
 
 
-def test_event_that_has_no_json_is_an_error_of_the_server():
-    """What cannot be expressed gets status 500 instead of breaking the connection."""
-    answer = answer_about("bad", BadEvent(object(), ["bad"], None))
+@pytest.mark.parametrize(
+    ("name", "hidden", "seen", "errors"),
+    [
+        ("good", {"data": object()}, {"eventType": "unstruct", "schema": PAGE_VIEW, "contexts": []}, []),
+        ("bad", {"payload": object()}, {}, ["bad"]),
+    ],
+)
+def test_event_that_has_no_json_hides_no_other(name, hidden, seen, errors):
+    """What cannot be written is told of, and the others are as they are."""
+    event = {
+        "good": GoodEvent(payload(e="ue"), "unstruct", PAGE_VIEW, None, [], {}, None),
+        "bad": BadEvent({}, ["bad"], None),
+    }[name]
 
-    assert (answer.status, b"object" in answer.body) == (500, True)
+    newest, oldest = json.loads(answer_about(name, event, replace(event, **hidden)).body)
+
+    assert {key: newest[key] for key in seen} == seen
+    assert newest["rawEvent"] is newest.get("event") is None
+    assert newest["errors"][:-1] == errors
+    assert newest["errors"][-1].startswith("This event cannot be shown: ")
+    assert oldest["rawEvent"] is not None
 
 
 @pytest.mark.parametrize("path", [POST_PATH, "/i", "/prefix/i", "/health"])
