@@ -542,6 +542,28 @@ def test_page_of_another_site_sees_no_events(collector, session, path, headers):
     assert len(collector.payloads) == 1
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Referer": "https://shop.example/"}, 403),
+        ({"Referer": "https://shop.example/"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Referer": "http://localhost:3000/"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+    ],
+    ids=str,
+)
+def test_image_of_another_site_forgets_no_events(collector, session, headers, status):
+    """Browsers give no origin for an image or a link, but they say where it stands, unless it is typed in."""
+    post(session, collector, payload())
+
+    response = session.get(f"{collector.url}/micro/reset", headers=headers)
+
+    assert response.status_code == status
+    assert len(collector.payloads) == (status == 403)
+
+
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8000", "https://[::1]:8443"])
 def test_page_of_this_machine_sees_events(collector, session, origin):
     """A test in a browser may ask from the page of the application that it tests."""

@@ -382,7 +382,7 @@ class LocalCollector(EventAssertions):
         handlers = {method: handle for (method, _), handle in matching.items()}
         shows_events = any(path.startswith("/micro/") for _, path in matching)
         if shows_events and not self._may_see_events(request):
-            return text_answer(403, "only pages and programs of this machine may see the events")
+            return text_answer(403, "only pages and programs of this machine may see or forget the events")
         try:
             answer = handlers.get(request.method, self._respond_to_unknown)(request)
         except BodyTooLargeError:
@@ -390,8 +390,13 @@ class LocalCollector(EventAssertions):
         return _with_cors(answer, request) if handlers else answer
 
     def _may_see_events(self, request: IncomingRequest) -> bool:
-        """Keep pages of other sites from reading events, be it by the name of their own that leads to this machine."""
+        """Keep pages of other sites from reading events, be it by the name of their own that leads to this machine.
+
+        And from having them forgotten, which takes no more than an image or a link.
+        """
         origin, host = request.headers.get("origin"), request.headers.get("host")
+        if origin is None and request.path.endswith("/micro/reset"):
+            origin = _referring_page(request)
         if origin is not None and not _is_loopback(urlsplit(origin).hostname):
             return False
         return host is None or not _is_loopback(self._host) or _is_loopback(urlsplit(f"//{host}").hostname)
@@ -554,6 +559,16 @@ def _is_loopback(name: Optional[str]) -> bool:
         return name == "localhost" or ipaddress.ip_address(name or "").is_loopback
     except ValueError:
         return False
+
+
+def _referring_page(request: IncomingRequest) -> Optional[str]:
+    """Tell which page has an image or a link that leads here, for which browsers give no origin.
+
+    Returns:
+        Its URL; "null" if it is of another site and hides itself; None if there is none.
+    """
+    is_of_other_site = request.headers.get("sec-fetch-site") == "cross-site"
+    return request.headers.get("referer", "null" if is_of_other_site else None)
 
 
 def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:
