@@ -454,8 +454,18 @@ def test_chunked_body_is_put_together(collector):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"\xff", b"[]", b'{"data": {}}', b'{"data": [1]}', b"[" * 100_000],
-    ids=["empty", "cut", "not text", "list", "no list", "not payloads", "deep"],
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"data": {}}',
+        b'{"data": [1]}',
+        b"[" * 100_000,
+        '{"data": [{"e": "pv"}]}'.encode("utf-8-sig"),
+        '{"data": [{"e": "pv"}]}'.encode("utf-16"),
+    ],
+    ids=["empty", "cut", "not text", "list", "no list", "not payloads", "deep", "byte order mark", "UTF-16"],
 )
 def test_undecodable_body_is_answered_all_the_same(collector, session, body):
     """A collector takes what it cannot decode; there are just no payloads in it."""

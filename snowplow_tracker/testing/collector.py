@@ -584,7 +584,8 @@ def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:
 
 def _payloads_of_body(body: bytes) -> PayloadDictList:
     try:
-        envelope: Any = json.loads(body)
+        # Bytes may be of other encodings for Python, but not for a pipeline.
+        envelope: Any = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return []
     payloads = envelope.get("data") if isinstance(envelope, dict) else None
