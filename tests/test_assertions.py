@@ -666,6 +666,27 @@ def test_events_are_told_apart_by_what_they_are_about(recorder, payload, label):
     assert f"    {label} (without an eid)" in message_of(recorder.assert_count, good=0)
 
 
+def test_long_url_does_not_take_the_id_with_it(recorder):
+    """The id is what the event is found by elsewhere."""
+    eid = str(UUID(int=1))
+    good_event(recorder, url="x" * 500, eid=eid)
+
+    assert f"    page_view {'x' * 300}... (eid {eid})" in message_of(recorder.assert_count, good=0)
+
+
+def test_bad_event_is_labelled_though_it_cannot_be_printed(recorder):
+    """What is wrong with an event must not break the message about it."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    message = message_of(
+        Arrivals(bad=[BadEvent({"e": "se", "se_ca": deep, "eid": deep}, ["wrong"], None)]).assert_no_bad
+    )
+
+    assert "    struct <list that cannot be printed> / None (eid <list that cannot be printed>)" in message
+
+
 @pytest.mark.parametrize(
     ("event", "label"),
     [

@@ -266,13 +266,14 @@ def _label(event_type: str, schema: Any, payload: PayloadDict) -> str:
     about = {
         "page_view": payload.get("url"),
         "page_ping": payload.get("url"),
-        "struct": f"{payload.get('se_ca')} / {payload.get('se_ac')}",
+        "struct": " / ".join(shown(payload.get(name), str) for name in ("se_ca", "se_ac")),
         "transaction": payload.get("tr_id"),
         "transaction_item": payload.get("ti_id"),
     }.get(event_type, schema)
     eid = payload.get("eid")
-    identity = "without an eid" if eid is None else f"eid {eid}"
-    return _cut(f"{event_type}{'' if about is None else f' {about}'} ({identity})")
+    identity = "without an eid" if eid is None else f"eid {shown(eid, str)}"
+    # What it is about is cut on its own: a long URL must not take the id with it.
+    return f"{event_type}{'' if about is None else f' {_cut(shown(about, str))}'} ({_cut(identity)})"
 
 
 def _listed(labels: List[str]) -> List[str]:
