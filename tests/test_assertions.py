@@ -19,6 +19,7 @@ from snowplow_tracker import (
 )
 from snowplow_tracker.testing import BadEvent, CollectedRequest, RecordingEmitter
 from snowplow_tracker.testing._assertions import EventAssertions
+from snowplow_tracker.testing._expectation import EventExpectation
 
 SALE = "iglu:com.acme/sale/jsonschema/1-0-0"
 USER = "iglu:com.acme/user/jsonschema/1-0-0"
@@ -479,6 +480,60 @@ def test_schema_of_another_version_is_near(shop):
         f"The nearest:\n    unstruct {SALE}\n"
         f"        schema: expected 'iglu:com.acme/sale/jsonschema/1-0-1', got '{SALE}'"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            {"contexts": [USER.replace("1-0-0", "1-0-1")]},
+            [
+                "contexts[0].schema:",
+                "  expected 'iglu:com.acme/user/jsonschema/1-0-1'",
+                "  got      'iglu:com.acme/user/jsonschema/1-0-0'",
+            ],
+        ),
+        ({"contexts": [{"data": {"id": "7"}}]}, ["contexts[0].data.id: expected '7', got 7"]),
+        (
+            {"contexts": [{"data": {"id": 8}}]},
+            [
+                "contexts:",
+                "  expected an item {'data': {'id': 8}}",
+                "  got              [{'schema': 'iglu:com.acme/user/jsonschema/1-0-0', 'data': {'id': 7}}]",
+            ],
+        ),
+        ({"data": {"ids": ["1"]}}, ["data.ids: expected an item '1', got [1]"]),
+    ],
+)
+def test_items_of_lists_are_shown_though_no_value_is_as_expected(recorder, tracker, words, lines):
+    """What differs in type or version alone, or what else the list has, is what one has to see."""
+    tracker.track(SelfDescribing(SelfDescribingJson(SALE, {"ids": [1]}), context=[SelfDescribingJson(USER, {"id": 7})]))
+
+    message = message_of(recorder.assert_event, **words)
+
+    assert message.split("\n")[-len(lines) :] == [f"        {line}" for line in lines]
+
+
+def test_event_without_any_entity_is_not_near(recorder, tracker):
+    """An empty list has nothing to show."""
+    tracker.track(PageView("https://example.com"))
+
+    assert "None comes near; these are there:" in message_of(recorder.assert_event, contexts=[USER])
+
+
+def test_only_the_likeliest_events_are_compared(recorder, tracker, monkeypatch):
+    """Of many events few are shown, and what the others lack need not be found out."""
+    compared = []
+    compare = EventExpectation.compare
+    monkeypatch.setattr(EventExpectation, "compare", lambda self, event: compared.append(event) or compare(self, event))
+    for n in range(20):
+        tracker.track(SelfDescribing(SelfDescribingJson(SALE, {"items": [{"sku": str(n), "n": 1}, {"sku": "x"}]})))
+
+    message = message_of(recorder.assert_event, schema=SALE, data={"items": [{"sku": "19", "n": 2}]})
+
+    assert len(compared) == 5
+    assert compared[0] is recorder.good[-1]
+    assert message.split("\n")[5] == "        data.items[0].n: expected 2, got 1"
 
 
 def test_property_that_must_not_be_there_is_shown(shop):

@@ -1,7 +1,7 @@
 """Whether a value contains what is expected of it, and where it does not."""
 
 import math
-from collections import deque
+from collections import abc, deque
 from heapq import nlargest
 from itertools import chain
 from typing import (
@@ -145,7 +145,7 @@ def plain_form(expected: Any) -> Any:
 
 
 def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+    return isinstance(value, abc.Sequence) and not isinstance(value, (str, bytes))
 
 
 def _is_equal(expected: Any, actual: Any) -> bool:
@@ -181,7 +181,7 @@ def _result(call: _Call) -> Any:
 
 def _containing(expected: Any, actual: Any) -> _Call:
     expected = plain_form(expected)
-    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+    if isinstance(expected, abc.Mapping) and isinstance(actual, abc.Mapping):
         for key, expected_value in expected.items():
             name = _member_name(key)
             if name not in actual or not (yield _containing(expected_value, actual[name])):
@@ -197,7 +197,7 @@ def _containing(expected: Any, actual: Any) -> _Call:
 
 def _comparing(expected: Any, actual: Any, path: str) -> _Call:
     expected = plain_form(expected)
-    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+    if isinstance(expected, abc.Mapping) and isinstance(actual, abc.Mapping):
         return (yield from _comparing_objects(expected, actual, path))
     if _is_list(expected) and _is_list(actual):
         return (yield from _comparing_lists(expected, actual, path))
@@ -223,14 +223,14 @@ def _comparing_objects(expected: Mapping[Any, Any], actual: Mapping[Any, Any], p
 def _comparing_lists(expected: Sequence[Any], actual: Sequence[Any], path: str) -> _Call:
     agreements, differences = 0 if expected else 1, []
     place_of = yield from _placing(expected, actual)
-    for item, place in place_of.items():
-        agreements += (yield _comparing(expected[item], actual[place], f"{path}[{place}]")).agreements
+    # What has a place is as expected, with all that is in it.
+    agreements += sum(sum(_single_values(expected[item]).values()) for item in place_of)
     taken = set(place_of.values())
     # A plain scalar that is not there has nothing in common with any of the others, nor is a scalar near to an object.
     values_of = {
         place: _single_values(actual[place])
         for place in range(len(actual))
-        if place not in taken and isinstance(actual[place], (Mapping, list))
+        if place not in taken and isinstance(actual[place], (abc.Mapping, list))
     }
     searched = 0
     for item in (item for item in range(len(expected)) if item not in place_of):
@@ -260,7 +260,7 @@ def _likeliest(expected: Any, values_of: Dict[int, Counter[_SingleValue]]) -> Li
 
 
 def _single_values(value: Any) -> Counter[_SingleValue]:
-    """Count the single values in a value by their places, whatever the order of lists."""
+    """Count the single values in a value by their places, whatever the order of lists; empty containers are such."""
     found: Counter[_SingleValue] = Counter()
     pending = [("", value)]
     # The end is for what an application may expect: something that contains itself.
@@ -269,9 +269,9 @@ def _single_values(value: Any) -> Counter[_SingleValue]:
             break
         path, value = pending.pop()
         value = plain_form(value)
-        if isinstance(value, Mapping):
+        if isinstance(value, abc.Mapping) and value:
             pending += [(f"{path}.{_member_name(key)}", member) for key, member in value.items()]
-        elif _is_list(value):
+        elif _is_list(value) and value:
             pending += [(f"{path}[]", item) for item in value]
         else:
             found[path, _rough_text(value)] += 1
