@@ -19,6 +19,7 @@ from snowplow_tracker import (
 )
 from snowplow_tracker.testing import BadEvent, CollectedRequest, RecordingEmitter
 from snowplow_tracker.testing._assertions import EventAssertions
+from snowplow_tracker.testing._expectation import EventExpectation
 
 SALE = "iglu:com.acme/sale/jsonschema/1-0-0"
 USER = "iglu:com.acme/user/jsonschema/1-0-0"
@@ -481,6 +482,60 @@ def test_schema_of_another_version_is_near(shop):
     )
 
 
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (
+            {"contexts": [USER.replace("1-0-0", "1-0-1")]},
+            [
+                "contexts[0].schema:",
+                "  expected 'iglu:com.acme/user/jsonschema/1-0-1'",
+                "  got      'iglu:com.acme/user/jsonschema/1-0-0'",
+            ],
+        ),
+        ({"contexts": [{"data": {"id": "7"}}]}, ["contexts[0].data.id: expected '7', got 7"]),
+        (
+            {"contexts": [{"data": {"id": 8}}]},
+            [
+                "contexts:",
+                "  expected an item {'data': {'id': 8}}",
+                "  got              [{'schema': 'iglu:com.acme/user/jsonschema/1-0-0', 'data': {'id': 7}}]",
+            ],
+        ),
+        ({"data": {"ids": ["1"]}}, ["data.ids: expected an item '1', got [1]"]),
+    ],
+)
+def test_items_of_lists_are_shown_though_no_value_is_as_expected(recorder, tracker, words, lines):
+    """What differs in type or version alone, or what else the list has, is what one has to see."""
+    tracker.track(SelfDescribing(SelfDescribingJson(SALE, {"ids": [1]}), context=[SelfDescribingJson(USER, {"id": 7})]))
+
+    message = message_of(recorder.assert_event, **words)
+
+    assert message.split("\n")[-len(lines) :] == [f"        {line}" for line in lines]
+
+
+def test_event_without_any_entity_is_not_near(recorder, tracker):
+    """An empty list has nothing to show."""
+    tracker.track(PageView("https://example.com"))
+
+    assert "None comes near; these are there:" in message_of(recorder.assert_event, contexts=[USER])
+
+
+def test_only_the_likeliest_events_are_compared(recorder, tracker, monkeypatch):
+    """Of many events few are shown, and what the others lack need not be found out."""
+    compared = []
+    compare = EventExpectation.compare
+    monkeypatch.setattr(EventExpectation, "compare", lambda self, event: compared.append(event) or compare(self, event))
+    for n in range(20):
+        tracker.track(SelfDescribing(SelfDescribingJson(SALE, {"items": [{"sku": str(n), "n": 1}, {"sku": "x"}]})))
+
+    message = message_of(recorder.assert_event, schema=SALE, data={"items": [{"sku": "19", "n": 2}]})
+
+    assert len(compared) == 5
+    assert compared[0] is recorder.good[-1]
+    assert message.split("\n")[5] == "        data.items[0].n: expected 2, got 1"
+
+
 def test_property_that_must_not_be_there_is_shown(shop):
     """A single expectation that is not met shows what is there instead."""
     message = message_of(shop.assert_event, properties={"name_tracker": None})
@@ -664,6 +719,27 @@ def test_events_are_told_apart_by_what_they_are_about(recorder, payload, label):
     good_event(recorder, **payload)
 
     assert f"    {label} (without an eid)" in message_of(recorder.assert_count, good=0)
+
+
+def test_long_url_does_not_take_the_id_with_it(recorder):
+    """The id is what the event is found by elsewhere."""
+    eid = str(UUID(int=1))
+    good_event(recorder, url="x" * 500, eid=eid)
+
+    assert f"    page_view {'x' * 300}... (eid {eid})" in message_of(recorder.assert_count, good=0)
+
+
+def test_bad_event_is_labelled_though_it_cannot_be_printed(recorder):
+    """What is wrong with an event must not break the message about it."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    message = message_of(
+        Arrivals(bad=[BadEvent({"e": "se", "se_ca": deep, "eid": deep}, ["wrong"], None)]).assert_no_bad
+    )
+
+    assert "    struct <list that cannot be printed> / None (eid <list that cannot be printed>)" in message
 
 
 @pytest.mark.parametrize(

@@ -210,7 +210,8 @@ def test_bad_lines_are_reported_and_skipped(send, collector):
         ({"e": ["pv"]}, "e must be the type of an event such as pv, got ['pv']"),
         ({"e": "pv", "eid": 5}, "eid must be text, got 5"),
         ({"e": "pv", "page_url": "/"}, "has the name 'page_url', which no payload has"),
-        ({"e": "ue", "ue_pr": {}}, "ue_pr must be text, got {}"),
+        ({"e": "ue", "ue_pr": {}}, "ue_pr must be text or a number, got {}"),
+        ({"e": "pv", "url": True}, "url must be text or a number, got True"),
     ],
 )
 def test_line_that_is_no_event_is_told_why(value, complaint, tracker):

@@ -24,6 +24,10 @@ JSON = st.recursive(
     max_leaves=20,
 )
 
+USER = "iglu:com.acme/user/jsonschema/"
+CART = "iglu:com.acme/cart/jsonschema/"
+OTHER_VERSION = Difference("data[1].s", f"{USER}1-0-1", f"{USER}1-0-0")
+
 
 class Colour(Enum):
     RED = "red"
@@ -104,12 +108,42 @@ def test_expected_is_contained(expected, actual):
         (["a", "a"], ["a"], Difference("data", "a", ["a"], is_item=True)),
         ([Colour.RED], [], Difference("data", "red", [], is_item=True)),
         ([1], [True], Difference("data", 1, [True], is_item=True)),
+        ([{"id": 2}], [{"id": 1}], Difference("data", {"id": 2}, [{"id": 1}], is_item=True)),
+        ([{"id": "1"}], [{"id": 2}, {"id": 1}], Difference("data[1].id", "1", 1)),
+        ([{"id": "5"}], [{"id": 5.5}, {"id": 5.0}], Difference("data[1].id", "5", 5.0)),
+        ([{"s": f"{USER}1-0-1"}], [{"s": f"{CART}1-0-1"}, {"s": f"{USER}1-0-0"}], OTHER_VERSION),
     ],
 )
 def test_difference_is_named(expected, actual, difference):
     """Each part that is not met is named by its path, with what was expected and what is there."""
     assert compare(expected, actual, "data").differences == [difference]
     assert not is_contained(expected, actual)
+
+
+def nested(depth, value, make):
+    for _ in range(depth):
+        value = make(value)
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "depth"), [(lambda value: [value], 400), (lambda value: {"a": value}, 1000)], ids=["lists", "objects"]
+)
+@pytest.mark.parametrize(("expected", "is_met"), [([1], True), ([2], False)])
+def test_depth_does_not_matter(make, depth, expected, is_met):
+    """Whatever JSON can hold can be expected, though the stack of Python has no room for a call at each level."""
+    actual = [1, 3]
+
+    assert is_contained(nested(1000, expected, make), nested(1000, actual, make)) is is_met
+    assert len(compare(nested(depth, expected, make), nested(depth, actual, make), "data").differences) == (not is_met)
+
+
+def test_expected_value_may_contain_itself():
+    """It is met by nothing, but there is an end to it."""
+    expected = []
+    expected.append(expected)
+
+    assert len(compare([expected], [[1]], "data").differences) == 1
 
 
 def test_value_that_cannot_be_compared_is_a_difference():
@@ -148,6 +182,32 @@ def test_scalars_of_a_list_are_not_all_compared_with_each_other(compared, missin
     assert len(compare(expected, actual, "data").differences) == missing
     assert is_contained(expected, actual) is (missing == 0)
     assert len(compared) <= 600
+
+
+def test_item_without_a_place_is_enough_for_a_verdict(compared):
+    """If the first item is not there, it does not matter whether the others are."""
+    assert not is_contained([{"n": n} for n in range(1, 200)], [{"n": -n} for n in range(200)])
+    assert not is_contained([1, {"n": 1}], [{"n": 0}, 2])
+    assert len(compared) <= 200
+
+
+def test_nearest_is_looked_for_in_few_places_and_for_few_items(monkeypatch):
+    """A long list in which nothing is right has a price that is bounded; each item is told of all the same."""
+    monkeypatch.setattr(_containment, "_MAX_SEARCHED", 2)
+    compared = []
+    comparing = _containment._comparing_objects
+
+    def counted(expected, actual, path):
+        compared.append(path)
+        return comparing(expected, actual, path)
+
+    monkeypatch.setattr(_containment, "_comparing_objects", counted)
+    expected = [{"id": n, "n": -1, "m": 1} for n in range(20)]
+
+    differences = compare(expected, [{"id": n, "n": n, "m": 1} for n in range(20)], "data").differences
+
+    assert [difference.path for difference in differences] == ["data[0].n", "data[1].n", *["data"] * 18]
+    assert len(compared) <= 6
 
 
 def test_what_comes_nearest_is_looked_for_only_for_a_message(monkeypatch):

@@ -283,6 +283,11 @@ def test_schemas_are_those_of_the_collector(tmp_path):
         ({"collector": "x"}, TypeError, "collector must be a LocalCollector, got 'x'"),
         ({"collector": LocalCollector(), "schemas": "x"}, TypeError, "schemas must be given to the collector"),
         (
+            {"collector": LocalCollector(), "unknown_schemas": "accept"},
+            TypeError,
+            "unknown_schemas must be given to the collector, if there is one",
+        ),
+        (
             {"collector": LocalCollector(), "unknown_schemas": "x"},
             ValueError,
             "unknown_schemas must be one of 'reject', 'accept', got 'x'",

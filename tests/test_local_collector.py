@@ -454,8 +454,18 @@ def test_chunked_body_is_put_together(collector):
 
 @pytest.mark.parametrize(
     "body",
-    [b"", b"{", b"\xff", b"[]", b'{"data": {}}', b'{"data": [1]}', b"[" * 100_000],
-    ids=["empty", "cut", "not text", "list", "no list", "not payloads", "deep"],
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"data": {}}',
+        b'{"data": [1]}',
+        b"[" * 100_000,
+        '{"data": [{"e": "pv"}]}'.encode("utf-8-sig"),
+        '{"data": [{"e": "pv"}]}'.encode("utf-16"),
+    ],
+    ids=["empty", "cut", "not text", "list", "no list", "not payloads", "deep", "byte order mark", "UTF-16"],
 )
 def test_undecodable_body_is_answered_all_the_same(collector, session, body):
     """A collector takes what it cannot decode; there are just no payloads in it."""
@@ -646,6 +656,21 @@ def test_waiting_without_a_request_says_no_more(collector):
     """When nothing came at all, there is nothing to list."""
     with pytest.raises(AssertionError, match=r"^1 payloads expected within 0 s, 0 arrived$"):
         collector.wait_for_payloads(1, timeout=0)
+
+
+@pytest.mark.parametrize("wait", [LocalCollector.wait_for_requests, LocalCollector.wait_for_payloads])
+@pytest.mark.parametrize(
+    ("timeout", "error", "message"),
+    [
+        (float("nan"), ValueError, "timeout must not be negative, got nan"),
+        (-1, ValueError, "timeout must not be negative, got -1"),
+        ("x", TypeError, "timeout must be a number, got 'x'"),
+    ],
+)
+def test_time_to_wait_must_make_sense(wait, timeout, error, message):
+    """A timeout that is none is an error at once, and no wait without an end."""
+    with pytest.raises(error, match=message):
+        wait(LocalCollector(), 1, timeout=timeout)
 
 
 def test_message_of_waiting_in_vain_is_kept_short(collector, session):
@@ -932,12 +957,33 @@ def test_closing_does_not_wait_for_answers(session, answer):
         ({"delay_seconds": -1}, ValueError, "delay_seconds must be finite and not negative, got -1"),
         ({"delay_seconds": float("inf")}, ValueError, "delay_seconds must be finite and not negative, got inf"),
         ({"reset": "now"}, ValueError, "reset must be 'before_body' or 'after_body', got 'now'"),
+        ({"headers": [("X", "a")]}, TypeError, r"headers must be a dict, got \[\('X', 'a'\)\]"),
+        ({"headers": {"X": "\u2603"}}, ValueError, "headers must be in Latin-1, got 'X: \u2603'"),
+        ({"headers": {"\u2603": "a"}}, ValueError, "headers must be in Latin-1, got '\u2603: a'"),
+        ({"body": "ok"}, TypeError, "body must be bytes, got 'ok'"),
+        ({"raw": "ok"}, TypeError, "raw must be bytes, got 'ok'"),
     ],
 )
 def test_answer_must_make_sense(options, error, message):
     """An answer that cannot be given is an error where it is made."""
     with pytest.raises(error, match=message):
         Answer(**options)
+
+
+def test_connection_is_closed_whatever_goes_wrong(monkeypatch):
+    """A subclass that raises leaves no client waiting."""
+    failures = []
+    monkeypatch.setattr(threading, "excepthook", lambda failure: failures.append(failure.exc_type))
+
+    class Broken(LocalCollector):
+        def _accepted(self, _):
+            raise ZeroDivisionError
+
+    with Broken() as collector, connect(collector) as sock:
+        sock.sendall(b"GET /i?eid=first HTTP/1.1\r\n\r\n")
+
+        assert read_to_end(sock) == b""
+    assert failures == [ZeroDivisionError]
 
 
 @pytest.mark.parametrize("prepare", [LocalCollector.respond_with, LocalCollector.respond_always])

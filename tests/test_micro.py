@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from contextlib import closing
+from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
@@ -466,11 +467,27 @@ def test_event_that_no_request_brought_has_empty_shapes(name, event):
     assert item["rawEvent"]["context"]["ipAddress"] is item["rawEvent"]["source"]["hostname"] is None
 
 
-def test_event_that_has_no_json_is_an_error_of_the_server():
-    """What cannot be expressed gets status 500 instead of breaking the connection."""
-    answer = answer_about("bad", BadEvent(object(), ["bad"], None))
+@pytest.mark.parametrize(
+    ("name", "hidden", "seen", "errors"),
+    [
+        ("good", {"data": object()}, {"eventType": "unstruct", "schema": PAGE_VIEW, "contexts": []}, []),
+        ("bad", {"payload": object()}, {}, ["bad"]),
+    ],
+)
+def test_event_that_has_no_json_hides_no_other(name, hidden, seen, errors):
+    """What cannot be written is told of, and the others are as they are."""
+    event = {
+        "good": GoodEvent(payload(e="ue"), "unstruct", PAGE_VIEW, None, [], {}, None),
+        "bad": BadEvent({}, ["bad"], None),
+    }[name]
 
-    assert (answer.status, b"object" in answer.body) == (500, True)
+    newest, oldest = json.loads(answer_about(name, event, replace(event, **hidden)).body)
+
+    assert {key: newest[key] for key in seen} == seen
+    assert newest["rawEvent"] is newest.get("event") is None
+    assert newest["errors"][:-1] == errors
+    assert newest["errors"][-1].startswith("This event cannot be shown: ")
+    assert oldest["rawEvent"] is not None
 
 
 @pytest.mark.parametrize("path", [POST_PATH, "/i", "/prefix/i", "/health"])
@@ -523,6 +540,28 @@ def test_page_of_another_site_sees_no_events(collector, session, path, headers):
 
     assert (response.status_code, response.headers.get("Access-Control-Allow-Origin")) == (403, None)
     assert len(collector.payloads) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Referer": "https://shop.example/"}, 403),
+        ({"Referer": "https://shop.example/"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Referer": "http://localhost:3000/"}, 200),
+        ({"Sec-Fetch-Site": "same-site"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+    ],
+    ids=str,
+)
+def test_image_of_another_site_forgets_no_events(collector, session, headers, status):
+    """Browsers give no origin for an image or a link, but they say where it stands, unless it is typed in."""
+    post(session, collector, payload())
+
+    response = session.get(f"{collector.url}/micro/reset", headers=headers)
+
+    assert response.status_code == status
+    assert len(collector.payloads) == (status == 403)
 
 
 @pytest.mark.parametrize("origin", ["http://localhost:3000", "http://127.0.0.1:8000", "https://[::1]:8443"])
@@ -716,6 +755,20 @@ def test_collector_keeps_as_much_as_it_is_told_to(session):
         assert session.get(collector.url + "/micro/all").json()["good"] == 5
         with pytest.raises(AssertionError, match=r"^6 requests expected within 0 s, 5 arrived\n"):
             collector.wait_for_requests(6, timeout=0)
+
+
+def test_bad_event_that_is_no_longer_kept_came_all_the_same(session):
+    """That the collector forgets does not make what arrived good."""
+    with LocalCollector(max_events=1) as collector:
+        post(session, collector, {"e": "pv"})
+        collector.assert_count(bad=1)
+        post(session, collector, payload())
+
+        with pytest.raises(AssertionError) as failure:
+            collector.assert_no_bad()
+
+    assert collector.bad == []
+    assert str(failure.value) == "Expected no bad events, got 1:\n    and 1 no longer kept"
 
 
 def test_limited_collector_is_limited_in_bytes(session, monkeypatch):

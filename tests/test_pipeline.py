@@ -187,6 +187,18 @@ def test_many_culprits_are_counted():
     assert last.errors[0].endswith("; and 3 more")
 
 
+@pytest.mark.parametrize(
+    "arrived",
+    [post(*[{}] * 3), post(VIEW, {}, VIEW), request(body=post({}, {}, {}).body.ljust(MAX_STREAM_BYTES + 1))],
+    ids=["faults", "blame", "size"],
+)
+def test_payloads_with_the_same_fault_share_what_is_said_of_it(arrived):
+    """A request of thousands of bad payloads does not take thousands of texts."""
+    first, _, last = Pipeline().judge_request(arrived)
+
+    assert first.errors is last.errors
+
+
 def test_error_in_an_event_does_not_spoil_the_batch():
     """After payload_data, each event is judged for itself."""
     events = Pipeline().judge_batch([VIEW, {**VIEW, "dtm": "yesterday"}, VIEW])

@@ -105,8 +105,8 @@ def _completed(pairs: Dict[str, Any], tracker: Tracker) -> PayloadDict:
     if not isinstance(payload.get("eid", ""), str):
         raise ValueError(f"eid must be text, got {shown(payload['eid'])}")
     for name, value in payload.items():
-        if isinstance(value, (dict, list)):
-            raise ValueError(f"{name} must be text, got {shown(value)}")
+        if isinstance(value, (dict, list, bool)):
+            raise ValueError(f"{name} must be text or a number, got {shown(value)}")
     for name, value in tracker.standard_nv_pairs.items():
         payload.setdefault(name, value)
     payload.setdefault("p", DEFAULT_PLATFORM)

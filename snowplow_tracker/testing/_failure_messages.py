@@ -1,13 +1,14 @@
 """What assertions about events say when they fail."""
 
 from collections import Counter
+from heapq import nsmallest
 from typing import Any, List, Optional, Sequence, Tuple
 
 from .._shown import shown
 from ..self_describing_json import SelfDescribingJson
 from ..typing import PayloadDict
 from ._collected import BadEvent, CollectedRequest, GoodEvent
-from ._containment import MISSING, Comparison, Difference, nearness
+from ._containment import MISSING, Comparison, Difference, is_akin, nearness
 from ._expectation import EventExpectation
 from ._readable import readable_event, readable_type
 
@@ -16,6 +17,7 @@ __all__ = ["count_message", "event_message", "no_bad_message", "order_message"]
 # The paths of what tells the kind of an event.
 _KINDS = ("event_type", "schema")
 _MAX_NEAREST = 3
+_MAX_COMPARED = 5
 _MAX_DIFFERENCES = 10
 _MAX_LISTED = 10
 _LINE_CHARACTERS = 100
@@ -23,9 +25,18 @@ _VALUE_CHARACTERS = 300
 _COMMON_CHARACTERS = 20
 
 
-def no_bad_message(bad: List[BadEvent]) -> str:
-    """Say that there are bad events."""
-    return "\n".join([f"Expected no bad events, got {len(bad)}:", *_indented(_bad_lines(bad))])
+def no_bad_message(count: int, bad: List[BadEvent]) -> str:
+    """Say that there are bad events.
+
+    Args:
+        count: How many there were, as counted before those that are kept were asked for.
+        bad: Those that are kept.
+    """
+    lines = _bad_lines(bad)
+    forgotten = count - len(bad)
+    if forgotten > 0:
+        lines.append(f"and {forgotten} no longer kept")
+    return "\n".join([f"Expected no bad events, got {max(count, len(bad))}:", *_indented(lines)])
 
 
 def count_message(
@@ -62,7 +73,8 @@ def event_message(
     lines += [] if good else _request_lines(requests)
     lines += _section(f"{_counted(len(found), 'event')} with it:", found)
     if wanted is None or len(found) < wanted:
-        others = [event for event in good if not expectation.is_met_by(event)]
+        met = set(map(id, found))
+        others = [event for event in good if id(event) not in met]
         lines += _nearest_section(expectation, others) or _section("None comes near; these are there:", others)
     return "\n".join(lines + _bad_section(bad))
 
@@ -136,7 +148,13 @@ def _expectation_lines(expectation: EventExpectation) -> List[str]:
 
 def _nearest_section(expectation: EventExpectation, events: List[GoodEvent]) -> List[str]:
     """Say what those that come nearest lack; nothing, if none comes near."""
-    compared = [(expectation.compare(event), event) for event in events]
+    # To compare all of many events would take long, and only the nearest are shown.
+    likely = nsmallest(
+        _MAX_COMPARED,
+        events,
+        key=lambda event: (_strangeness(expectation.compare_kind(event)), -expectation.likeness(event)),
+    )
+    compared = [(expectation.compare(event), event) for event in likely]
     near = sorted(
         (pair for pair in compared if _is_near(pair[0])), key=lambda pair: (_strangeness(pair[0]), nearness(pair[0]))
     )
@@ -163,7 +181,8 @@ def _is_in_its_place(difference: Difference) -> bool:
         difference.path not in _KINDS
         and difference.expected is not MISSING
         and difference.actual is not MISSING
-        and not difference.is_item
+        # An item is looked for among others, or else there is nothing to be seen but that the list is empty.
+        and not (difference.is_item and not difference.actual)
     )
 
 
@@ -176,9 +195,7 @@ def _strangeness(comparison: Comparison) -> int:
 
 def _is_other_version(difference: Difference) -> bool:
     """Tell whether the schema is the expected one, but for the version."""
-    if difference.path != "schema":
-        return False
-    return bool(difference.expected.rpartition("/")[0] == difference.actual.rpartition("/")[0])
+    return difference.path == "schema" and is_akin(difference)
 
 
 def _difference_lines(differences: List[Difference]) -> List[str]:
@@ -257,13 +274,14 @@ def _label(event_type: str, schema: Any, payload: PayloadDict) -> str:
     about = {
         "page_view": payload.get("url"),
         "page_ping": payload.get("url"),
-        "struct": f"{payload.get('se_ca')} / {payload.get('se_ac')}",
+        "struct": " / ".join(shown(payload.get(name), str) for name in ("se_ca", "se_ac")),
         "transaction": payload.get("tr_id"),
         "transaction_item": payload.get("ti_id"),
     }.get(event_type, schema)
     eid = payload.get("eid")
-    identity = "without an eid" if eid is None else f"eid {eid}"
-    return _cut(f"{event_type}{'' if about is None else f' {about}'} ({identity})")
+    identity = "without an eid" if eid is None else f"eid {shown(eid, str)}"
+    # What it is about is cut on its own: a long URL must not take the id with it.
+    return f"{event_type}{'' if about is None else f' {_cut(shown(about, str))}'} ({_cut(identity)})"
 
 
 def _listed(labels: List[str]) -> List[str]:

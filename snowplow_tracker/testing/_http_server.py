@@ -14,6 +14,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from typing_extensions import Literal
 
+from .._shown import shown
+
 __all__ = ["Answer", "BodyTooLargeError", "HttpServer", "IncomingRequest", "MAX_BODY_BYTES", "bind"]
 
 # A collector refuses larger bodies with status 413.
@@ -74,8 +76,9 @@ class Answer:
         """Check the values.
 
         Raises:
-            TypeError: If the status is not an integer.
-            ValueError: If the status, the delay or the kind of reset is not one of those above.
+            TypeError: If the status is not an integer, the headers are not a dict, or `body` or `raw` is not bytes.
+            ValueError: If the status, the delay or the kind of reset is not one of those above, or HTTP has no way to
+                write a header.
         """
         status: object = self.status
         if not isinstance(status, int) or isinstance(status, bool):
@@ -86,6 +89,21 @@ class Answer:
             raise ValueError(f"delay_seconds must be finite and not negative, got {self.delay_seconds!r}")
         if self.reset not in (None, "before_body", "after_body"):
             raise ValueError(f"reset must be 'before_body' or 'after_body', got {self.reset!r}")
+        headers: object = self.headers
+        if not isinstance(headers, Mapping):
+            raise TypeError(f"headers must be a dict, got {shown(headers)}")
+        for name, value in headers.items():
+            _check_header(f"{name}: {value}")
+        for option, content in (("body", self.body), ("raw", self.raw)):
+            if not isinstance(content, (bytes, type(None))):
+                raise TypeError(f"{option} must be bytes, got {shown(content)}")
+
+
+def _check_header(line: str) -> None:
+    try:
+        line.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ValueError(f"headers must be in Latin-1, got {shown(line)}") from None
 
 
 class BodyTooLargeError(Exception):
@@ -333,17 +351,20 @@ class HttpServer:
             del self._connections[sock]
 
     def _serve(self, sock: socket.socket, serial: int, may_keep_alive: bool = True) -> None:
-        with suppress(OSError, EOFError), sock.makefile("rb") as stream:
-            if isinstance(sock, ssl.SSLSocket):
-                sock.settimeout(_HANDSHAKE_SECONDS)
-                sock.do_handshake()
-            sock.settimeout(None)
-            ip_address = sock.getpeername()[0]
-            while self._serve_request(sock, stream, serial, ip_address, may_keep_alive):
-                if self._stopping.is_set():
-                    break
-        _shut_down(sock)
-        sock.close()
+        try:
+            with suppress(OSError, EOFError), sock.makefile("rb") as stream:
+                if isinstance(sock, ssl.SSLSocket):
+                    sock.settimeout(_HANDSHAKE_SECONDS)
+                    sock.do_handshake()
+                sock.settimeout(None)
+                ip_address = sock.getpeername()[0]
+                while self._serve_request(sock, stream, serial, ip_address, may_keep_alive):
+                    if self._stopping.is_set():
+                        break
+        finally:
+            # Whatever went wrong, the client must not wait for an answer that never comes.
+            _shut_down(sock)
+            sock.close()
 
     def _serve_request(
         self, sock: socket.socket, stream: BinaryIO, serial: int, ip_address: str, may_keep_alive: bool

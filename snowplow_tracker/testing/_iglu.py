@@ -3,6 +3,7 @@
 import importlib
 import ipaddress
 import json
+import math
 import os
 import re
 from datetime import date
@@ -162,7 +163,9 @@ def _validator_builder() -> Callable[[Any], _Validator]:
     def multiple_of(_: Any, divisor: Any, value: Any, __: Any) -> Iterator[Any]:
         # In binary fractions 19.99 is no multiple of 0.01, but prices are meant as they are written.
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if is_number and Fraction(str(value)) % Fraction(str(divisor)):
+        # A number like 1e999 is read as infinity, which is a multiple of nothing.
+        is_infinite = isinstance(value, float) and not math.isfinite(value)
+        if is_number and (is_infinite or Fraction(str(value)) % Fraction(str(divisor))):
             yield jsonschema.ValidationError(f"{value!r} is not a multiple of {divisor!r}")
 
     def build(schema: Any) -> _Validator:

@@ -18,7 +18,7 @@ from ._enriched import url_fields
 from ._event_log import EventLog
 from ._http_server import Answer, BodyTooLargeError, IncomingRequest
 
-__all__ = ["MicroApi", "Routes", "iso_time", "json_answer", "json_text_answer", "text_answer", "whole_number"]
+__all__ = ["MicroApi", "Routes", "iso_time", "json_text_answer", "text_answer", "whole_number"]
 
 # Who answers what: by method, and by what the path ends with.
 Routes = Dict[Tuple[str, str], Callable[[IncomingRequest], Answer]]
@@ -80,7 +80,7 @@ class MicroApi:
 
     def _respond_to_all(self, _: IncomingRequest) -> Answer:
         good, bad = self._events.counts()
-        return json_answer({"total": good + bad, "good": good, "bad": bad})
+        return json_text_answer(encode_readable_json({"total": good + bad, "good": good, "bad": bad}, "answer"))
 
     def _respond_to_reset(self, request: IncomingRequest) -> Answer:
         self._reset()
@@ -124,17 +124,6 @@ class _Filters:
         return self.vendor in (None, api["vendor"]) and self.version in (None, api["version"])
 
 
-def json_answer(value: Any) -> Answer:
-    """Answer with a value in JSON.
-
-    An event that Python can read and JSON cannot express, such as one that is nested too deep, makes it status 500.
-    """
-    try:
-        return json_text_answer(encode_readable_json(value, "answer"))
-    except EncodingError as error:
-        return text_answer(500, str(error))
-
-
 def json_text_answer(text: str) -> Answer:
     """Answer with JSON in ASCII, which is not to be kept by anybody."""
     headers = {"Content-Type": "application/json", "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -176,7 +165,18 @@ def _filtered(
         return text_answer(400, str(error))
     except BodyTooLargeError:
         return text_answer(413, "the filters are too large")
-    return json_answer(list(islice(find(filters), filters.limit)))
+    texts = ", ".join(map(_item_text, islice(find(filters), filters.limit)))
+    return json_text_answer(f"[{texts}]")
+
+
+def _item_text(item: Dict[str, Any]) -> str:
+    try:
+        return encode_readable_json(item, "event")
+    except EncodingError as error:
+        # It is nested deeper than can be written, though it could be read. The others are to be seen all the same.
+        hidden = {name: None for name in ("rawEvent", "event") if name in item}
+        errors = [*item.get("errors", []), f"This event cannot be shown: {error}"]
+        return encode_readable_json({**item, **hidden, "errors": errors}, "event")
 
 
 def _read_filters(request: IncomingRequest, names: Tuple[str, ...]) -> _Filters:

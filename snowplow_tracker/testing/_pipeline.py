@@ -3,7 +3,8 @@
 import binascii
 import json
 import re
-from typing import Any, Callable, List, Optional, Tuple, Union, cast
+from itertools import islice
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union, cast
 
 from typing_extensions import Literal
 
@@ -113,17 +114,20 @@ class Pipeline:
         Returns:
             An event for each payload, in their order.
         """
-        faults = [_batch_faults(payload) for payload in payloads]
+        # Thousands of payloads may have the same faults, and need them in memory but once.
+        known: Dict[Tuple[str, ...], List[str]] = {}
+        faults = [known.setdefault(tuple(found), found) for found in map(_batch_faults, payloads)]
         if not any(faults):
             return [self._judge_event(payload, request) for payload in payloads]
-        blame = _blame(payloads, faults)
-        return [BadEvent(payload, found or [blame], request) for payload, found in zip(payloads, faults)]
+        blame = [_blame(payloads, faults)]
+        return [BadEvent(payload, found or blame, request) for payload, found in zip(payloads, faults)]
 
     def _judge_post(self, request: CollectedRequest) -> List[JudgedEvent]:
         size = len(request.body)
         if size > MAX_STREAM_BYTES:
             error = f"Size violation: the request has {size} bytes, and a collector throws away what has more than"
-            return [BadEvent(payload, [f"{error} {MAX_STREAM_BYTES}"], request) for payload in _readable(request)]
+            errors = [f"{error} {MAX_STREAM_BYTES}"]
+            return [BadEvent(payload, errors, request) for payload in _readable(request)]
         try:
             payloads = _posted_payloads(request)
         except _FaultError as fault:
@@ -228,13 +232,15 @@ def _batch_faults(payload: Any) -> List[str]:
 
 def _blame(payloads: List[Any], faults: List[List[str]]) -> str:
     """Tell those that were good which payloads spoiled their batch."""
-    culprits = [
+    culprits = (
         f"payload {position} of {len(payloads)} ({_identity(payload)}): {found[0]}"
         for position, (payload, found) in enumerate(zip(payloads, faults), 1)
         if found
-    ]
-    more = len(culprits) - _LISTED_CULPRITS
-    listed = culprits[:_LISTED_CULPRITS] + ([f"and {more} more"] if more > 0 else [])
+    )
+    listed = list(islice(culprits, _LISTED_CULPRITS))
+    more = sum(map(bool, faults)) - _LISTED_CULPRITS
+    if more > 0:
+        listed.append(f"and {more} more")
     return f"The batch that it came in is spoiled by {'; '.join(listed)}"
 
 

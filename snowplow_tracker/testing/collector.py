@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import Literal
 
-from .._settings import optional, positive_int
+from .._settings import optional, positive_int, wait_seconds
 from .._shown import shown
 from ..typing import PayloadDict, PayloadDictList
 from ._assertions import EventAssertions
@@ -303,6 +303,8 @@ class LocalCollector(EventAssertions):
 
         Raises:
             AssertionError: If there are fewer when the time is up. The message lists them.
+            TypeError: If the timeout is no number.
+            ValueError: If the timeout is negative or NaN.
         """
         return self._wait_for(count, timeout, "requests", self._requests, lambda: self._request_count, _summary)
 
@@ -319,6 +321,8 @@ class LocalCollector(EventAssertions):
         Raises:
             AssertionError: If there are fewer when the time is up. The message lists them, and the requests that came,
                 with the statuses they got.
+            TypeError: If the timeout is no number.
+            ValueError: If the timeout is negative or NaN.
         """
         return self._wait_for(count, timeout, "payloads", self._payloads, lambda: self._payload_count, repr)
 
@@ -355,12 +359,13 @@ class LocalCollector(EventAssertions):
         count_arrived: Callable[[], int],
         describe: Callable[[_T], str],
     ) -> List[_T]:
+        seconds = wait_seconds("timeout", timeout)
         with self._arrival:
-            is_enough = self._arrival.wait_for(lambda: count_arrived() >= count, timeout)
+            is_enough = self._arrival.wait_for(lambda: count_arrived() >= count, seconds)
             so_far, snapshot, requests = count_arrived(), list(arrived), list(self._requests)
         if is_enough:
             return snapshot
-        lines = [f"{count} {what} expected within {timeout} s, {so_far} arrived"]
+        lines = [f"{count} {what} expected within {seconds:g} s, {so_far} arrived"]
         lines += _listed(snapshot, describe)
         if what != "requests" and requests:
             lines.append(f"there were {len(requests)} requests:")
@@ -377,7 +382,7 @@ class LocalCollector(EventAssertions):
         handlers = {method: handle for (method, _), handle in matching.items()}
         shows_events = any(path.startswith("/micro/") for _, path in matching)
         if shows_events and not self._may_see_events(request):
-            return text_answer(403, "only pages and programs of this machine may see the events")
+            return text_answer(403, "only pages and programs of this machine may see or forget the events")
         try:
             answer = handlers.get(request.method, self._respond_to_unknown)(request)
         except BodyTooLargeError:
@@ -385,8 +390,13 @@ class LocalCollector(EventAssertions):
         return _with_cors(answer, request) if handlers else answer
 
     def _may_see_events(self, request: IncomingRequest) -> bool:
-        """Keep pages of other sites from reading events, be it by the name of their own that leads to this machine."""
+        """Keep pages of other sites from reading events, be it by the name of their own that leads to this machine.
+
+        And from having them forgotten, which takes no more than an image or a link.
+        """
         origin, host = request.headers.get("origin"), request.headers.get("host")
+        if origin is None and request.path.endswith("/micro/reset"):
+            origin = _referring_page(request)
         if origin is not None and not _is_loopback(urlsplit(origin).hostname):
             return False
         return host is None or not _is_loopback(self._host) or _is_loopback(urlsplit(f"//{host}").hostname)
@@ -551,6 +561,16 @@ def _is_loopback(name: Optional[str]) -> bool:
         return False
 
 
+def _referring_page(request: IncomingRequest) -> Optional[str]:
+    """Tell which page has an image or a link that leads here, for which browsers give no origin.
+
+    Returns:
+        Its URL; "null" if it is of another site and hides itself; None if there is none.
+    """
+    is_of_other_site = request.headers.get("sec-fetch-site") == "cross-site"
+    return request.headers.get("referer", "null" if is_of_other_site else None)
+
+
 def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:
     """Allow the page that a browser says it asks for to read the answer, as collectors do."""
     origin = request.headers.get("origin")
@@ -564,7 +584,8 @@ def _with_cors(answer: Answer, request: IncomingRequest) -> Answer:
 
 def _payloads_of_body(body: bytes) -> PayloadDictList:
     try:
-        envelope: Any = json.loads(body)
+        # Bytes may be of other encodings for Python, but not for a pipeline.
+        envelope: Any = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError):
         return []
     payloads = envelope.get("data") if isinstance(envelope, dict) else None

@@ -63,16 +63,17 @@ class TrackingKit:
             unknown_schemas: See `LocalCollector`.
 
         Raises:
-            TypeError: If an argument has a wrong type, or there are schemas for a collector that has been made already.
+            TypeError: If an argument has a wrong type, or `schemas` or `unknown_schemas` is given for a collector that
+                has been made already.
             ValueError: If an argument has a wrong value.
             ImportError: If there are schemas, but not the extra `validation`.
         """
         if collector is not None and not isinstance(collector, LocalCollector):
             raise TypeError(f"collector must be a LocalCollector, got {shown(collector)}")
-        if collector is not None and schemas is not None:
-            raise TypeError("schemas must be given to the collector, if there is one")
-        # A collector that is given has rules of its own, but a mistake stays one.
         choice("reject", "accept")("unknown_schemas", unknown_schemas)
+        for name, is_given in (("schemas", schemas is not None), ("unknown_schemas", unknown_schemas != "reject")):
+            if collector is not None and is_given:
+                raise TypeError(f"{name} must be given to the collector, if there is one")
         self._fail_on_bad = flag("fail_on_bad", fail_on_bad)
         self._owns_collector = collector is None
         self._new_collector = partial(LocalCollector, schemas=schemas, unknown_schemas=unknown_schemas)
