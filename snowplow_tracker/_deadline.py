@@ -94,13 +94,29 @@ class _BoundedConnection:
     sock: Any
     timeout: Any
     response_class = _BoundedAnswer
+    # Of a request with a body: what comes before the body, and is sent together with it.
+    _head: Optional[bytes] = None
 
     def connect(self) -> None:
         self.timeout = _shortened(self.timeout)
         base: Any = super()
         base.connect()
 
+    def request(self, method: str, url: str, body: Any = None, *arguments: Any, **options: Any) -> None:
+        base: Any = super()
+        self._head = b"" if body and isinstance(body, (bytes, str)) else None
+        try:
+            base.request(method, url, body, *arguments, **options)
+        finally:
+            self._head = None
+
     def send(self, data: Any) -> None:
+        if self._head == b"":
+            # One packet less, and one wait less for other threads, which may run whenever something is sent.
+            self._head = data
+            return
+        if self._head is not None:
+            data, self._head = self._head + data, None
         if self.sock is not None:
             # One timeout is for all of the data.
             self.sock.settimeout(_shortened(self.timeout))

@@ -322,6 +322,9 @@ def _reads_to_the_end(raw: Any) -> bool:
             # A mock hands out mocks, which have no length, so there would be no end.
             return False
         size += len(data)
+        if getattr(raw, "length_remaining", None) == 0:
+            # It has come as long as was announced, and to ask for more only takes time.
+            return True
     return False
 
 

@@ -15,7 +15,7 @@ LAYERS: Dict[str, List[str]] = {
     ],
     "1 building blocks; one request, when to retry, call later, threads, exit and fork": [
         "_shown",
-        "constants contracts _deadline _json _reporting _retry _settings",
+        "constants contracts _deadline _event_ids _json _reporting _retry _settings",
         "payload self_describing_json subject _wire",
         "_endpoint _flush_timer _lifecycle _redis_connection _transport _worker_pool",
     ],

@@ -1,13 +1,14 @@
 """One HTTP exchange: connections, credentials, proxies, redirects, and the status that comes of it."""
 
 import base64
+import http.client
 import threading
 from types import SimpleNamespace
 
 import pytest
 import requests
 
-from snowplow_tracker import Emitter
+from snowplow_tracker import Emitter, _transport
 from snowplow_tracker._retry import NO_RESPONSE
 from snowplow_tracker._transport import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -806,3 +807,39 @@ def test_adapter_of_another_kind_closes_itself(pool, collector):
     pool.close()
 
     assert len(closed) == 1
+
+
+@pytest.mark.parametrize("method", ["post", "get"])
+def test_request_is_sent_in_one_piece(collector, monkeypatch, method):
+    """Its head does not go ahead of its body, and each piece would be one more chance to wait for other threads."""
+    pieces, send = [], http.client.HTTPConnection.send
+
+    def recording(connection, data):
+        pieces.append(bytes(data))
+        send(connection, data)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "send", recording)
+    emitter = Emitter(collector.url, method=method, batch_size=1)
+    for number in range(2):
+        emitter.input({"e": "pv", "eid": str(number)})
+
+    assert [piece.split(b" ")[0].decode().lower() for piece in pieces] == [method, method]
+    assert [payload["eid"] for payload in collector.payloads] == ["0", "1"]
+
+
+def test_answer_is_read_to_its_announced_end_only():
+    """Where its length is known, nobody asks for more."""
+    reads = []
+
+    def read1(size):
+        reads.append(size)
+        raw.length_remaining = 0
+        return b"ok"
+
+    raw = SimpleNamespace(read1=read1, read=None, length_remaining=2)
+    response = SimpleNamespace(raw=raw, close=lambda: reads.append("closed"))
+
+    _transport._read_answer(response)
+
+    assert len(reads) == 1
+    assert reads != ["closed"]
