@@ -174,8 +174,8 @@ def floors(options: Dict[str, Any]) -> Figures:
         bare.getresponse().read()
 
     return {
-        "uuid": _cost_per_event(lambda number: os.urandom(16).hex(), count),
-        "uuid4": _cost_per_event(lambda number: str(uuid.uuid4()), count),
+        "16 random bytes": _cost_per_event(lambda number: os.urandom(16).hex(), count),
+        "uuid.uuid4": _cost_per_event(lambda number: str(uuid.uuid4()), count),
         "json of event and entity": _cost_per_event(lambda number: (encode([entity]), encode(order)), count),
         "base64": _cost_per_event(lambda number: [urlsafe_b64encode(text).decode() for text in texts], count),
         "json of the payload": _cost_per_event(lambda number: encode(fields), count),
