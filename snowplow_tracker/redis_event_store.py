@@ -273,10 +273,10 @@ class _Holder:
         self._stream.renew([claim.id for claim in claims.values()])
         with self._lock:
             self._renew_at = now + self._lease_seconds / _RENEWALS_PER_LEASE
-            for key, claim in claims.items():
-                # Another thread may have brought it back meanwhile.
-                if self._claims.get(key) is claim:
-                    self._claims[key] = claim._replace(lease_ends_at=now + self._lease_seconds)
+            # Another thread may have brought some back meanwhile.
+            held = list(filter(lambda item: self._claims.get(item[0]) is item[1], claims.items()))
+            lease_ends_at = now + self._lease_seconds
+            self._claims.update({key: claim._replace(lease_ends_at=lease_ends_at) for key, claim in held})
 
     def settle(self, batch: PayloadDictList) -> None:
         """Have Redis forget payloads: now, or else as soon as it answers, lest they are delivered again."""

@@ -497,7 +497,8 @@ class SQLiteEventStore(EventStore):
                 claimed = connection.execute(
                     "SELECT payload_id FROM claim WHERE owner_id = ?", (self._owner,)
                 ).fetchall()
-                connection.executemany(_RELEASE, [(row, self._owner) for (row,) in claimed if row not in known])
+                unknown = filter(lambda claim: claim[0] not in known, claimed)
+                connection.executemany(_RELEASE, [(row, self._owner) for (row,) in unknown])
         except BaseException:
             self._may_have_more = True
             raise

@@ -276,7 +276,13 @@ def test_server_for_development_sends_after_an_interrupt_only(run, start, tmp_pa
         settings.write(FILES["settings.py"])
     tracking = changed("tracking.py", ("flush_interval=5", ""))
     files = {"tracking.py": tracking, "shop/urls.py": TRACKING_URLS}
-    server = start(files, "manage.py", "runserver", "--skip-checks", "0", stderr=subprocess.DEVNULL)
+    server = start(
+        files,
+        *("manage.py", "runserver", "--skip-checks", "0"),
+        stderr=subprocess.DEVNULL,
+        # A shell that runs the tests in the background has all of them ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
     assert any("Quit the server" in line for line in server.stdout)
     os.killpg(server.pid, number) if arrived else server.send_signal(number)
