@@ -157,9 +157,10 @@ def test_requests_that_fail_together_count_as_one_failure(collector):
     collector.respond_always(Answer(503, hold=answered))
     emitter = with_manual_timers(Emitter(collector.url, batch_size=1))
     threads = [threading.Thread(target=emitter.input, args=(payload,)) for payload in numbered(10)]
-    for thread in threads:
+    for number, thread in enumerate(threads, 1):
+        # One after the other, lest one of them takes another's payload along.
         thread.start()
-    collector.wait_for_requests(10)
+        collector.wait_for_requests(number)
 
     answered.set()
     for thread in threads:
