@@ -311,9 +311,9 @@ def test_two_threads_may_send_at_a_time(collector):
     emitter = Emitter(collector.url, batch_size=1)
     senders = [threading.Thread(target=emitter.input, args=(payload,)) for payload in numbered(2)]
 
-    for sender in senders:
+    for number, sender in enumerate(senders, 1):
         sender.start()
-    collector.wait_for_requests(2)
+        collector.wait_for_requests(number)
 
     answered.set()
     for sender in senders:
