@@ -132,8 +132,10 @@ def query_characters(payload: PayloadDict, at_least: int) -> int:
 
 
 def is_plain(payload: Any) -> bool:
-    """Tell whether a payload has only strings and numbers in it, which are what they look like."""
-    return all(type(name) is str and type(value) in _PLAIN for name, value in payload.items())
+    """Tell whether something is a dict of strings and numbers only, which are what they look like."""
+    return isinstance(payload, dict) and all(
+        type(name) is str and type(value) in _PLAIN for name, value in payload.items()
+    )
 
 
 def cut_post_request(batch: PayloadDictList, max_bytes: int, stamp: Callable[[PayloadDictList], None]) -> PostRequest:

@@ -19,6 +19,17 @@ def environment(**changes):
     return {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "80", **changes}
 
 
+@contextlib.contextmanager
+def killed_in_the_end():
+    """Give a list for processes that lead a session of their own; what still runs in these is killed afterwards."""
+    processes = []
+    yield processes
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
 def run(*arguments, stdin="", **changes):
     """Run a command to its end, in an interpreter that shows each warning."""
     return subprocess.run(

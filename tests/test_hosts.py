@@ -1,6 +1,5 @@
 """The tracker in programs that serve, work off tasks or just end: those in the folder `hosts`, as real processes."""
 
-import contextlib
 import http.client
 import importlib.util
 import itertools
@@ -13,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from commands import killed_in_the_end
 from support import eventually
 
 import snowplow_tracker
@@ -48,7 +48,6 @@ def start(collector, tmp_path):
         # Where gunicorn puts a socket.
         "XDG_RUNTIME_DIR": str(tmp_path),
     }
-    processes = []
 
     def start(*command, stdout=subprocess.PIPE, **options):
         process = subprocess.Popen(
@@ -64,11 +63,8 @@ def start(collector, tmp_path):
         processes.append(process)
         return process
 
-    yield start
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    with killed_in_the_end() as processes:
+        yield start
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ import sys
 import threading
 
 import pytest
-from commands import LIMIT_SECONDS, environment
+from commands import LIMIT_SECONDS, environment, killed_in_the_end
 from durable_store import DurableStore, Shelf
 from pages import blocks, named_files, sections, text_of
 from support import PACKAGE_FOLDERS, eventually
@@ -146,7 +146,6 @@ def needs(package):
 @pytest.fixture
 def start(tmp_path, collector):
     """Start a program in a folder with files of the page; what still runs after the test is killed."""
-    processes = []
 
     def start(files, *arguments, **options):
         for name, code in files.items():
@@ -177,11 +176,8 @@ def start(tmp_path, collector):
         processes.append(process)
         return process
 
-    yield start
-    for process in processes:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
+    with killed_in_the_end() as processes:
+        yield start
 
 
 @pytest.fixture

@@ -843,3 +843,13 @@ def test_answer_is_read_to_its_announced_end_only():
 
     assert len(reads) == 1
     assert reads != ["closed"]
+
+
+def test_parameters_of_a_get_need_not_be_a_dict(collector):
+    """An override of `http_get` may put a query of its own together, as `requests` takes it."""
+    emitter = Emitter(collector.url, method="get")
+
+    assert emitter.http_get("e=pv&eid=1") == 200
+    assert emitter.http_get([("e", "pv"), ("eid", "2")]) == 200
+
+    assert [payload["eid"] for payload in collector.payloads] == ["1", "2"]
