@@ -39,7 +39,8 @@ class Occurrences:
             if now - self._reported_at.get(kind, -self._interval_seconds) < self._interval_seconds:
                 return 0
             self._reported_at[kind] = now
-            return self._unreported.pop(kind)
+            # A signal handler may have reported this one as well, together with its own.
+            return self._unreported.pop(kind, 0)
 
     def take_unreported(self) -> Dict[Hashable, int]:
         """Return what no report has told yet, and begin anew: the next occurrence is again the first of its kind."""
