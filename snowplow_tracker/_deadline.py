@@ -61,8 +61,23 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Do what the base class does, with bounded connections."""
+        self._last_pool: Tuple[Any, Any] = None, None
         super().init_poolmanager(*arguments, **options)
         _bound(self.poolmanager)
+
+    def get_connection_with_tls_context(
+        self, request: requests.PreparedRequest, verify: Any, proxies: Any = None, cert: Any = None
+    ) -> Any:
+        """Look for a pool only if it is another than last time, because the search costs more than the rest."""
+        key = (str(request.url).split("/", 3)[:3], verify, proxies, cert)
+        if self._last_pool[0] != key:
+            self._last_pool = key, super().get_connection_with_tls_context(request, verify, proxies, cert)
+        return self._last_pool[1]
+
+    def close(self) -> None:
+        """Do what the base class does, which closes the pools."""
+        self._last_pool = None, None
+        super().close()
 
     def proxy_manager_for(self, *arguments: Any, **options: Any) -> Any:
         """Do what the base class does, with bounded connections."""

@@ -5,7 +5,6 @@ import http.client
 import os
 import re
 import ssl
-from http.cookiejar import DefaultCookiePolicy
 from typing import Any, Callable, List, Mapping, Optional, Tuple
 from urllib.parse import parse_qs, urlsplit
 
@@ -241,7 +240,7 @@ class _CollectorSession(requests.Session):
         self._settings: Tuple[Any, Any] = None, {}
         # An attempt that ends in a loop must not cost the collector 31 requests, as it does by default.
         self.max_redirects = _MAX_REDIRECTS
-        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        self.cookies = _NoCookies()
         self.auth = _CredentialsOfUrl()
         self.mount("https://", BoundedAdapter())
         self.mount("http://", BoundedAdapter())
@@ -289,6 +288,11 @@ class _CollectorSession(requests.Session):
         old, new = response.request.url, prepared_request.url
         if self.should_strip_auth(old, new):  # type: ignore[no-untyped-call]  # the stubs lack it
             prepared_request.headers.pop("Authorization", None)
+
+
+class _NoCookies(requests.cookies.RequestsCookieJar):
+    def extract_cookies(self, response: Any, request: Any) -> None:
+        """Take none, without a look at them."""
 
 
 class _CredentialsOfUrl(AuthBase):

@@ -9,6 +9,7 @@ import pytest
 import requests
 
 from snowplow_tracker import Emitter, _transport
+from snowplow_tracker._deadline import BoundedAdapter
 from snowplow_tracker._retry import NO_RESPONSE
 from snowplow_tracker._transport import (
     DEFAULT_TIMEOUT_SECONDS,
@@ -203,6 +204,44 @@ def test_no_proxy_of_the_environment_is_used(pool, collector, monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
 
     assert post(pool, collector).status_code == 200
+
+
+def test_environment_counts_at_the_next_request(pool, collector, monkeypatch):
+    """A connection that is kept alive leads to where the last request went, and the next may have to go elsewhere."""
+    with LocalCollector() as proxy:
+        post(pool, collector)
+        monkeypatch.setenv("http_proxy", proxy.url)
+        post(pool, collector)
+        monkeypatch.delenv("http_proxy")
+        post(pool, collector)
+
+    assert (len(collector.requests), collector.connections) == (2, 1)
+    assert len(proxy.requests) == 1
+
+
+def test_certificates_count_at_the_next_request(pool, monkeypatch):
+    """A connection is not used any more when other authorities are to be trusted."""
+    with LocalCollector(tls=True) as collector:
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", collector.certificate_file)
+        post(pool, collector)
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
+        with pytest.raises(requests.exceptions.SSLError):
+            post(pool, collector)
+
+    assert len(collector.requests) == 1
+
+
+def test_adapter_that_is_closed_can_be_used_again(collector):
+    """As any of `requests`: it makes new connections."""
+    session = requests.Session()
+    session.mount("http://", BoundedAdapter())
+
+    for _ in range(2):
+        session.post(collector.url + POST_PATH, data=BODY, timeout=10)
+        session.post(collector.url + POST_PATH, data=BODY, timeout=10)
+        session.close()
+
+    assert connections_of(collector) == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize("tls", [False, True], ids=["http", "https"])
