@@ -45,6 +45,8 @@ class Lifecycle:
     """
 
     def __init__(self) -> None:
+        # By the emitter's identity, what it needs to be closed.
+        self._held: Dict[int, object] = {}
         self._begin_anew()
 
     def _begin_anew(self) -> None:
@@ -59,6 +61,19 @@ class Lifecycle:
         key = id(emitter)
         members = self._members
         members[key] = weakref.ref(emitter, lambda _: members.pop(key, None))
+
+    def hold(self, emitter: _Member, needed: object) -> None:
+        """Keep alive what an emitter needs to be closed, until it is released.
+
+        The garbage collector finalizes all that is in a reference cycle, whether or not one of it is adopted then. A
+        store would end its connection while the emitter's last flush is using it. What is held must not lead to the
+        emitter, or nobody would ever collect that.
+        """
+        self._held[id(emitter)] = needed
+
+    def release(self, emitter: _Member) -> None:
+        """Let go of what an emitter needs: it has a finalizer, which has come first."""
+        self._held.pop(id(emitter), None)
 
     def adopt(self, emitter: _Member) -> None:
         """Have an emitter closed in the background, because nobody holds it any more."""

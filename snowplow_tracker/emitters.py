@@ -262,6 +262,7 @@ class Emitter(EmitterProtocol):
         self.retry_timer = FlushTimer(self, repeating=False)
         self._begin_anew()
         lifecycle.register(self)
+        lifecycle.hold(self, self._ledger)
         self._is_complete = True
 
     @staticmethod
@@ -627,6 +628,7 @@ class Emitter(EmitterProtocol):
         # An attribute that only a complete constructor sets; applications' tests patch constructors away.
         if not self.__dict__.get("_is_complete"):
             return
+        lifecycle.release(self)
         self._session_pool.close()
         if self._ledger.closed:
             return

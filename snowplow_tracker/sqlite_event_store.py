@@ -284,12 +284,16 @@ class SQLiteEventStore(EventStore):
                 if afterwards is not None:
                     self._interrupting.append(afterwards)
                 return meanwhile
-            self._is_busy = True
             try:
-                return self._file.run(functools.partial(self._in_file, operation))
+                # Ctrl-C may come in the end of a block as well. So there are two, and one of them is not hit.
+                try:
+                    self._is_busy = True
+                    return self._file.run(functools.partial(self._in_file, operation))
+                finally:
+                    self._is_busy = False
+                    self._do_what_interrupted()
             finally:
                 self._is_busy = False
-                self._do_what_interrupted()
 
     def _do_what_interrupted(self) -> None:
         while self._interrupting:

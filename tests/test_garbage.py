@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from support import eids, eventually
 
-from snowplow_tracker import AsyncEmitter, Emitter, PageView, Tracker, _lifecycle
+from snowplow_tracker import AsyncEmitter, Emitter, InMemoryEventStore, PageView, Tracker, _lifecycle
 from snowplow_tracker.testing import Answer
 
 pytestmark = pytest.mark.thorough
@@ -97,6 +97,54 @@ def test_emitter_in_a_reference_cycle_with_threads_delivers_in_the_background(co
 
     assert eids(collector.wait_for_payloads(3)) == ["first", "second", "waiting"]
     eventually(lambda: threads() == [])
+
+
+class FinalizedStore(InMemoryEventStore):
+    """Notes what it is called for after its finalizer."""
+
+    is_finalized = False
+
+    def __init__(self, late_calls):
+        super().__init__()
+        self._late_calls = late_calls
+
+    def _call(self, name):
+        if self.is_finalized:
+            self._late_calls.append(name)
+
+    def get_events_batch(self, limit=None):
+        self._call("get_events_batch")
+        return super().get_events_batch(limit=limit)
+
+    def cleanup(self, batch, need_retry):
+        self._call("cleanup")
+        super().cleanup(batch, need_retry)
+
+    def size(self):
+        self._call("size")
+        return super().size()
+
+    def __del__(self):
+        self.is_finalized = True
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_store_in_a_reference_cycle_is_finalized_after_its_emitter(collector, kind, threads):
+    """A store whose connection is closed while another thread uses it may bring the process down."""
+    late_calls = []
+    store = FinalizedStore(late_calls)
+    emitter = kind(collector.url, batch_size=10, event_store=store)
+    emitter.itself = emitter
+    emitter.input({"eid": "waiting"})
+    reference = weakref.ref(store)
+
+    del emitter, store
+    gc.collect()
+
+    assert eids(collector.wait_for_payloads(1)) == ["waiting"]
+    eventually(lambda: is_gone(reference))
+    eventually(lambda: threads() == [])
+    assert late_calls == []
 
 
 @pytest.mark.parametrize("kind", CLASSES)

@@ -5,6 +5,7 @@ import contextlib
 import dis
 import functools
 import gc
+import itertools
 import json
 import sys
 import threading
@@ -14,7 +15,7 @@ from types import CodeType
 import pytest
 from support import PATIENCE_SECONDS, eventually, is_balanced, with_manual_timers
 
-from snowplow_tracker import AsyncEmitter, Emitter, emitters
+from snowplow_tracker import AsyncEmitter, Emitter, SQLiteEventStore, emitters
 
 pytestmark = pytest.mark.thorough
 
@@ -25,9 +26,11 @@ NAMES = [
     "_ledger.py",
     "_reporting.py",
     "_retry.py",
+    "_sqlite_file.py",
     "_worker_pool.py",
     "emitters.py",
     "event_store.py",
+    "sqlite_event_store.py",
 ]
 FILES = {str(FOLDER / name) for name in NAMES}
 
@@ -322,6 +325,35 @@ def test_signal_anywhere_at_a_full_buffer_leaves_the_books_right(signal):
 def test_signal_here_and_there_leaves_the_books_right(signal, deed, method):
     """The same in all else that happens to payloads."""
     assert at_each_place(lambda: made(method), deed, signal, first=len(deed.__name__), step=7) > 30
+
+
+@each_method
+@each_signal
+def test_signal_anywhere_leaves_a_store_in_a_file_usable(signal, method, tmp_path):
+    """What an exception leaves claimed comes back when its lease ends, and all else at once."""
+    numbers = itertools.count()
+    deed = track_and_fail_and_flush
+    for at in range(1, 100_000, 13):
+        store = SQLiteEventStore(tmp_path / f"{next(numbers)}.db", lease_seconds=0.001, synchronous="off")
+        emitter = made(method, event_store=store)
+        places = Places(at, functools.partial(signal, emitter))
+        with contextlib.suppress(KeyboardInterrupt, SystemExit), places:
+            deed(emitter)
+        if places.where is None:
+            break
+        with told(places):
+            emitter.answers = ()
+            track(emitter, "a", "b", "c")
+            emitter.sync_flush()
+            assert {"a", "b", "c"} <= emitter.arrived, "the store is of no use any more"
+            emitter.close()
+            store.close()
+            heir = made(event_store=SQLiteEventStore(store.path, synchronous="off"))
+            heir.sync_flush()
+            assert set(emitter.tracked) <= emitter.arrived | heir.arrived, "something is lost"
+            heir.close()
+            heir.event_store.close()
+    assert next(numbers) > 100
 
 
 @each_signal
