@@ -9,7 +9,7 @@ import sys
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from threading import Thread
+from threading import Thread, enumerate as living_threads
 from typing import TYPE_CHECKING, Any, Callable, Iterator, List, Optional, Tuple, TypeVar
 
 if sys.platform != "win32":  # pragma: no branch
@@ -18,9 +18,12 @@ if sys.platform != "win32":  # pragma: no branch
 if TYPE_CHECKING:
     import sqlite3
 
-__all__ = ["SCHEMA", "SQLiteFile", "SQLiteFileError", "figure", "log_apart", "transaction"]
+__all__ = ["FILE_LOGGER", "SCHEMA", "SQLiteFile", "SQLiteFileError", "figure", "finish_log", "log_apart", "transaction"]
 
 logger = logging.getLogger(__name__)
+
+FILE_LOGGER = __name__
+_LOG_THREAD = "snowplow-store-log"
 
 # Each step leads from one version of the schema to the next, and `PRAGMA user_version` counts those that are done. A
 # step that was released is never changed. It leaves the statements of the version before it working, because processes
@@ -348,10 +351,17 @@ def log_apart(level: int, message: str, *arguments: object) -> None:
     that lock, with its own lock held, which the log line waits for.
     """
     try:
-        Thread(target=logger.log, args=(level, message, *arguments), name="snowplow-store-log").start()
+        Thread(target=logger.log, args=(level, message, *arguments), name=_LOG_THREAD).start()
     except RuntimeError:
         # There are no new threads any more while the interpreter exits.
         logger.log(level, message, *arguments)
+
+
+def finish_log() -> None:
+    """Wait until all that was logged apart is told."""
+    for thread in living_threads():
+        if thread.name == _LOG_THREAD:
+            thread.join()
 
 
 @contextlib.contextmanager

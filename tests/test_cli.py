@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 from commands import DEAD_URL, run
@@ -210,6 +211,23 @@ def test_output_that_nobody_reads_ends_a_command(collector):
     os.close(write_end)
 
     assert (process.returncode, process.stderr) == (1, b"")
+    assert len(collector.payloads) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device without room, as Linux has it")
+def test_output_without_room_is_told_in_a_line(collector):
+    """A full disk is no reason for a traceback, either."""
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "snowplow_tracker", "track", "page-view", "--url=/", "--endpoint", collector.url],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            check=False,
+        )
+
+    told = "snowplow-tracker: the output cannot be written: No space left on device\n"
+    assert (process.returncode, process.stderr) == (1, told)
     assert len(collector.payloads) == 1
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from commands import DEAD_URL, LIMIT_SECONDS, end, environment, run, running
@@ -552,6 +553,29 @@ def test_wrong_arguments_open_nothing(arguments, complaint, capsys):
     assert ending.value.code == 2
     assert complaint in error.splitlines()[-1]
     assert "secret" not in error
+
+
+def test_store_of_an_extra_that_is_missing_is_told_at_the_start(monkeypatch, capsys):
+    """One line says what to install."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+
+    with pytest.raises(SystemExit) as exit_:
+        main(["forward", "--store", "redis://127.0.0.1", "--endpoint", "a"])
+
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.endswith("needs redis-py for a URL: pip install 'snowplow-tracker[redis]'\n")
+
+
+def test_corrupt_file_is_told_of(file_url, forward_once):
+    """Otherwise the backlog would be gone in silence, for a job that looks at the exit code alone, too."""
+    path = Path(event_store_from_url(file_url).path)
+    path.write_bytes(b"something else" * 1000)
+
+    exit_code, output, lines = forward_once(file_url)
+
+    assert (exit_code, output) == (1, "delivered 0, rejected 0, left 0 in the store\n")
+    (line,) = lines
+    assert re.match(r"ERROR .* is corrupt \(file is not a database\): moved it aside to .*, and begin a new one", line)
 
 
 @pytest.mark.parametrize("url", ["sqlite:////nowhere/at/all/events.db", "redis://:secret@127.0.0.1:9"])

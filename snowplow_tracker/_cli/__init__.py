@@ -1,6 +1,7 @@
 """The commands of `snowplow-tracker`, which is the same as `python -m snowplow_tracker`."""
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import Optional, Sequence
 from .._version import __version__
 from . import demo, forward, micro, send, track
 from .exit_codes import FAILURE, INTERRUPTED, WRONG_USAGE
-from .usage import UsageError
+from .usage import UsageError, complain
 
 __all__ = ["main"]
 
@@ -22,7 +23,8 @@ def main(arguments: Optional[Sequence[str]] = None, prog: Optional[str] = None) 
         prog: How the help calls the program; by default by the name that it was started by.
 
     Returns:
-        The exit code: the command's own, 2 if none is named, 130 if Ctrl-C ended it, 1 if nobody reads its output.
+        The exit code: the command's own, 2 if none is named, 130 if Ctrl-C ended it, 1 if nobody reads its output, or
+        the disk has no room for it.
 
     Raises:
         SystemExit: If the arguments are wrong, or ask for help.
@@ -40,8 +42,12 @@ def main(arguments: Optional[Sequence[str]] = None, prog: Optional[str] = None) 
         options.parser.error(str(error))
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
         _print_nothing_more()
+        if error.errno == errno.ENOSPC:
+            complain(f"the output cannot be written: {error.strerror}")
         return FAILURE
     return exit_code
 

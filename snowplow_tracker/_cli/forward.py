@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
+from .._sqlite_file import FILE_LOGGER, finish_log
 from .._store_url import event_store_from_url
 from ..emitters import AsyncEmitter
 from ..typing import EmitterStats, EventStore
@@ -63,8 +64,9 @@ as well: outages (WARNING), recoveries and losses (ERROR).
 
 The exit code is
   0  if Ctrl-C or SIGTERM ended it; with --once, if the store is empty,
-  1  if payloads were refused for good, were too old (max_age), or were still being
-     sent in the end; with --once, also if any are left, or under way elsewhere,
+  1  if payloads were refused for good, were too old (max_age), were still being sent
+     in the end, or were in a file that is corrupt; with --once, also if any are left,
+     or under way elsewhere,
   2  if the arguments are wrong, or the store cannot be opened.
 
 examples:
@@ -130,21 +132,10 @@ def _forward(options: argparse.Namespace) -> int:
             max_retry_delay_seconds=_MAX_RETRY_DELAY_SECONDS,
             flush_on_exit=False,
         )
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         raise UsageError(str(error)) from None
-    file = getattr(store, "path", None)
-    try:
-        is_new = file is not None and not Path(file).exists()
-        # An outage is waited for later. Now it is more likely that something is wrong with the URL.
-        waiting = store.size()
-    except Exception as error:
-        complain(f"the store cannot be opened: {error}")
-        return WRONG_USAGE
-    if is_new:
-        # A mistyped path would look like a store that was emptied.
-        complain(f"{file} did not exist, and was created")
     with no_proxy_before(emitter.endpoint), Interruption() as interruption:
-        return _Forwarding(store, emitter, options, interruption).run(waiting)
+        return _Forwarding(store, emitter, options, interruption).run()
 
 
 def _store_url_of(options: argparse.Namespace) -> str:
@@ -190,8 +181,15 @@ class _Forwarding:
         self._tell_at = time.monotonic() + _TOLD_EVERY_SECONDS
         emitter.on_success = emitter.on_failure = interruption.wake = self._wake
 
-    def run(self, waiting: int) -> int:
+    def run(self) -> int:
         with LogLines(self._progress.say, logging.getLogger("snowplow_tracker"), tells_losses=True) as log_lines:
+            # Why it cannot be opened is told in the end, and not as an outage.
+            log_lines.setLevel(logging.ERROR)
+            waiting = self._open()
+            finish_log()
+            if waiting is None:
+                return WRONG_USAGE
+            log_lines.setLevel(logging.INFO)
             if self._options.once:
                 self._send_once()
             else:
@@ -201,7 +199,25 @@ class _Forwarding:
             log_lines.setLevel(logging.WARNING)
             self._end()
             self._progress.end()
-        return self._report()
+            exit_code = self._report()
+            finish_log()
+        # What it tells as an error is lost.
+        return FAILURE if FILE_LOGGER in log_lines.failed else exit_code
+
+    def _open(self) -> Optional[int]:
+        """Open the store, and return how many payloads wait in it; None if that is impossible."""
+        file = getattr(self._store, "path", None)
+        try:
+            is_new = file is not None and not Path(file).exists()
+            # An outage is waited for later. Now it is more likely that something is wrong with the URL.
+            waiting: int = self._store.size()
+        except Exception as error:
+            complain(f"the store cannot be opened: {error}")
+            return None
+        if is_new:
+            # A mistyped path would look like a store that was emptied.
+            complain(f"{file} did not exist, and was created")
+        return waiting
 
     def _send_until_stopped(self) -> None:
         self._begin()

@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import time
-from typing import Callable, Optional
+from typing import Callable, Optional, Set
 
 from typing_extensions import Self
 
@@ -86,6 +86,9 @@ class LogLines(logging.Handler):
     """Has a logger of the library tell its news in lines, inside of a `with` statement.
 
     A line begins with its level if that is something to be alarmed about.
+
+    Attributes:
+        failed: The names of the loggers that have told errors.
     """
 
     def __init__(self, say: Callable[[str], None], logger: logging.Logger, *, tells_losses: bool = False) -> None:
@@ -101,6 +104,7 @@ class LogLines(logging.Handler):
         self._logger = logger
         self._tells_losses = tells_losses
         self._level_before = logger.level
+        self.failed: Set[str] = set()
 
     def __enter__(self) -> Self:
         self._level_before = self._logger.level
@@ -116,6 +120,8 @@ class LogLines(logging.Handler):
         """Say a line, with the reason instead of its traceback."""
         if record.levelno >= logging.ERROR and not self._tells_losses:
             return
+        if record.levelno >= logging.ERROR:
+            self.failed.add(record.name)
         level = f"{record.levelname} " if record.levelno >= logging.WARNING else ""
         error = record.exc_info[1] if record.exc_info else None
         self._say(f"{level}{record.getMessage()}" if error is None else f"{level}{record.getMessage()}: {error}")
