@@ -23,8 +23,10 @@ myst_heading_anchors = 3
 autodoc_class_signature = "mixed"
 autodoc_inherit_docstrings = True
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88
+strip_signature_backslash = True
 python_use_unqualified_type_names = True
 # Annotations say how an attribute checks its values, which is nobody's business; the text says what it may be.
 napoleon_attr_annotations = False
@@ -32,8 +34,9 @@ napoleon_attr_annotations = False
 # In docstrings, single backticks are code, which leads to where that is described.
 default_role = "py:obj"
 
-# Private names in annotations, and what they stand for.
+# What is private in signatures, and what it stands for.
 _SHOWN_AS = {
+    "<factory>": "...",
     "snowplow_tracker.contracts._T": "typing.Any",
     "snowplow_tracker.testing._collected._TextPath": "os.PathLike",
 }

@@ -76,7 +76,7 @@ class SQLiteEventStore(EventStore):
     has its own done right after it. In a forked child the store begins anew, with a connection of its own.
 
     A file that cannot be used makes the methods raise an error that says why; the next call tries again. A file that is
-    corrupt is moved aside to `<path>.corrupt-<time>`, with an error in the log, and a new one begun. A file that was
+    corrupt is moved aside to ``<path>.corrupt-<time>``, with an error in the log, and a new one begun. A file that was
     deleted or renamed is begun anew. While the disk has less than 8 MB left, payloads are handed out and removed but
     none are added, because to remove them takes space.
 

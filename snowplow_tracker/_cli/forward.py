@@ -18,7 +18,7 @@ from .exit_codes import FAILURE, SUCCESS, WRONG_USAGE
 from .interruption import Interruption
 from .progress import LogLines, Progress
 from .proxy import no_proxy_before
-from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of
+from .usage import UsageError, add_command, add_endpoint_options, complain, endpoint_of, failure_reason
 from .values import argument, positive_seconds, whole_number
 
 __all__ = ["add_to"]
@@ -252,7 +252,7 @@ class _Forwarding:
             return f"{elsewhere} under way elsewhere"
         if stats.last_status is None:
             return "the store hands nothing out"
-        return stats.last_error or f"the collector answered {stats.last_status}"
+        return failure_reason(stats, self._emitter.endpoint, endpoint_of(self._options))
 
     def _begin(self) -> None:
         self._emitter.set_flush_timer(_FLUSH_INTERVAL_SECONDS)

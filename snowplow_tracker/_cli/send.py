@@ -67,7 +67,8 @@ second one ends at once.
 
 The exit code is
   0    if all lines were delivered,
-  1    if a line was bad or refused, or the input could not be read to its end,
+  1    if a line was bad or refused, the input could not be read to its end, or
+       --from-line is beyond that,
   2    if the arguments are wrong, or the input is compressed,
   3    if lines were not delivered in time: go on from the line that stderr tells,
   130  if Ctrl-C ended it (143: SIGTERM).

@@ -53,6 +53,8 @@ _T = TypeVar("_T")
 class LocalCollector(EventAssertions):
     """A Snowplow collector for tests: a real HTTP or HTTPS server, in threads of this process.
 
+    In a `with` statement::
+
         with LocalCollector() as collector:
             collector.respond_with(503)
             tracker = Snowplow.create_tracker(namespace="test", endpoint=collector.url)

@@ -19,6 +19,8 @@ __all__ = ["RecordingEmitter"]
 class RecordingEmitter(EventAssertions, EmitterProtocol):
     """Takes the place of an emitter, keeps each payload as it would go out, and judges it as a pipeline does.
 
+    In place of an emitter::
+
         recorder = RecordingEmitter()
         tracker = Tracker("test", recorder)
         ...
