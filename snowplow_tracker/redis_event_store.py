@@ -200,7 +200,7 @@ class _Claim(NamedTuple):
     Attributes:
         id: Its entry in the stream.
         payload: The very object, kept alive so that its identity stays its own.
-        lease_ends_at: Until when it is surely nobody else's, by the monotonic clock.
+        lease_ends_at: Until when it is surely nobody else's, by the monotonic clock; 0.0 if the store was closed since.
     """
 
     id: StreamId
@@ -269,7 +269,7 @@ class _Holder:
         with self._lock:
             if now < self._renew_at or not self._claims:
                 return
-            claims = dict(self._claims)
+            claims = dict(filter(lambda item: item[1].lease_ends_at > 0.0, self._claims.items()))
         self._stream.renew([claim.id for claim in claims.values()])
         with self._lock:
             self._renew_at = now + self._lease_seconds / _RENEWALS_PER_LEASE
@@ -352,7 +352,9 @@ class _Holder:
                 if not self._may_have_more or self._takes_under_way:
                     return
                 self._may_have_more = False
-                known = [*(claim.id for claim in self._claims.values()), *self._to_forget]
+                # What was given away may have come back, and have been taken again.
+                held = filter(lambda claim: claim.lease_ends_at > 0.0, self._claims.values())
+                known = [*(claim.id for claim in held), *self._to_forget]
             try:
                 self._stream.give_back_all_but(known)
             except BaseException:

@@ -681,6 +681,8 @@ def test_payload_may_be_settled_after_its_store_was_closed(server, store, other)
     delivered, failed = store.get_events_batch()
     store.close()
 
+    store._holder()._renew_at = 0.0
+    store.renew()
     store.cleanup([delivered], False)
     other.cleanup(other.get_events_batch(), False)
     store.cleanup([failed], True)
@@ -947,6 +949,21 @@ def test_batch_whose_answer_was_lost_is_handed_out_again(own_server, make, no_pa
     eventually(lambda: own_server.client.xpending(KEY, GROUP)["pending"] == 4)
 
     assert (eids(held), eids(of_other), take(store)) == (["1"], ["2"], ["3", "4"])
+
+
+def test_batch_whose_answer_was_lost_after_a_close_is_handed_out_again(own_server, make, no_pause):
+    """That its payload was out before the store was closed does not mean that it is out now."""
+    store = make(own_server.url, timeout=0.5)
+    fill(store, "1")
+    batch = store.get_events_batch()
+    store.close()
+    own_server.pause()
+    with pytest.raises(redis.TimeoutError):
+        store.get_events_batch()
+    own_server.resume()
+    eventually(lambda: consumers(own_server).keys() != {"returned"})
+
+    assert eids(batch) == take(store) == ["1"]
 
 
 def test_batch_on_its_way_is_not_taken_for_lost(server, store, monkeypatch):
