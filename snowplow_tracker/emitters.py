@@ -183,6 +183,8 @@ class Emitter(EmitterProtocol):
     retry_delay: float
     # Whether the backoff began because the store failed, and no request has failed since.
     _awaits_store: bool
+    # How many payloads were taken and put back because time was up; it grows.
+    _untried: int
     batch_size: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_LENGTH)
     byte_limit: "Setting[Optional[int]]" = Setting(optional(positive_int))
     custom_retry_codes: "Setting[Dict[int, bool]]" = Setting(retry_codes)
@@ -832,6 +834,8 @@ class Emitter(EmitterProtocol):
                 logger.error("Lost %d payloads: %s did not put them back", len(kept), type(self).__name__)
         else:
             # Time was up before these were tried.
+            with self._ledger.lock:
+                self._untried += len(outcome.to_retry)
             self._put_back_batch(outcome.to_retry, is_retry=False)
             self._catch_up(has_recovered)
 
@@ -968,12 +972,16 @@ class Emitter(EmitterProtocol):
 
     def _flush_once(self, hold_back: bool) -> None:
         """Make one attempt at all that waits, and return when it is made."""
-        if self._has_own_flush() and not self._thread_state.is_explicit:
-            self._call_own_flush(hold_back)
-        else:
-            self._flush_here(hold_back)
-        # Another thread may have taken what waited.
-        self._wait_for_hand_outs(self._ledger.last_hand_out())
+        while True:
+            untried = self._untried
+            if self._has_own_flush() and not self._thread_state.is_explicit:
+                self._call_own_flush(hold_back)
+            else:
+                self._flush_here(hold_back)
+            # Another thread may have taken what waited, and its time may have been up before it came to all of that.
+            self._wait_for_hand_outs(self._ledger.last_hand_out())
+            if self._untried == untried or self._is_time_up():
+                return
 
     def _has_own_flush(self) -> bool:
         """Tell whether an application has replaced `flush`, in a subclass or in this object."""
@@ -1099,7 +1107,7 @@ class Emitter(EmitterProtocol):
         self._thread_state = _ThreadState()
         self._drop_reports = Drops()
         self._failure_reports = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
-        self._backoffs = 0
+        self._backoffs = self._untried = 0
         self._awaits_store = False
         self._is_ended = False
         self.retry_delay = 0.0

@@ -257,6 +257,35 @@ def test_log_handler_may_track_when_the_store_fails(emitter_class):
     assert free == [True]
 
 
+def test_sync_flush_tries_what_another_ones_time_was_too_short_for():
+    """A flush with a time limit gives back what it has taken and not tried; one that waits for it takes that over."""
+    has_begun = threading.Event()
+
+    class Sending(Emitter):
+        sent = ()
+
+        def http_get(self, payload):
+            self.sent += (payload["eid"],)
+            has_begun.set()
+            if payload["eid"] == "0":
+                eventually(lambda: self._ledger.changed._waiters)
+                eventually(self._is_time_up)
+            return 200
+
+    emitter = Sending("collector.example.com", method="get", batch_size=100)
+    for payload in numbered(3):
+        emitter.input(payload)
+    in_a_hurry = threading.Thread(target=emitter.sync_flush, args=(0.1,))
+
+    in_a_hurry.start()
+    assert has_begun.wait(PATIENCE_SECONDS)
+    emitter.sync_flush()
+
+    assert emitter.sent == ("0", "1", "2")
+    in_a_hurry.join(PATIENCE_SECONDS)
+    assert emitter.close()
+
+
 def test_async_flush_of_a_plain_emitter_sends_in_another_thread(collector):
     """It does not block, although the collector does not answer."""
     answered = threading.Event()
