@@ -89,11 +89,11 @@ class BoundedAdapter(requests.adapters.HTTPAdapter):
 class _BoundedPool:
     """Mixed into a connection pool of urllib3's."""
 
-    def _new_conn(self) -> Any:
+    @property
+    def ConnectionCls(self) -> Any:  # noqa: N802  # urllib3's name
         # Looked up late, because tools that record or fake HTTP put a class of their own there.
         base: Any = super()
-        self.ConnectionCls = _bounded_connection(base.ConnectionCls)
-        return base._new_conn()
+        return _bounded_connection(base.ConnectionCls)
 
 
 class _BoundedAnswer(http.client.HTTPResponse):

@@ -100,7 +100,8 @@ class FlushTimer:
                 continue
             try:
                 emitter.flush()
-            except Exception:
+            except BaseException:
+                # A SystemExit of a callback, too: there is nobody here to exit, and the next appointment may be made.
                 logger.exception("A flush by timer failed")
             del emitter
             self._make_next_appointment()

@@ -94,6 +94,11 @@ class Ledger:
         """Empty a store that a forked child has only as a copy of its parent's."""
         if isinstance(self.store, InMemoryEventStore):
             self.store.clear()
+            return
+        # Stores in the wild are built like that of 1.1.0.
+        buffer = getattr(self.store, "event_buffer", None)
+        if isinstance(buffer, list) and not self.is_durable:
+            buffer.clear()
 
     def close_store(self, store: Any) -> None:
         """Close a store that an emitter has made for itself, if it is one that can be closed.
@@ -395,7 +400,10 @@ class Ledger:
 
     def _waiting_payloads(self) -> PayloadDictList:
         """Copy what waits, as far as the store shows it."""
-        return list(getattr(self.store, "event_buffer", []))
+        try:
+            return list(getattr(self.store, "event_buffer", []))
+        except TypeError:  # it is called so, and is something else
+            return []
 
     def _get_limited_batch(self, limit: int) -> PayloadDictList:
         return self.store.get_events_batch(limit=limit)  # type: ignore[call-arg]  # only for a store that knows_limit

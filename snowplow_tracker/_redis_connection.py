@@ -83,7 +83,7 @@ class RedisConnection:
         self._functions: Dict[str, Any] = {}
         self._failure: Optional[str] = None
         self._resumes_at = 0.0
-        self._is_probing = False
+        self._probe_ends_at = 0.0
 
     def run(self, script: str, key: str, args: Sequence[Any]) -> Any:
         """Run a script.
@@ -114,7 +114,7 @@ class RedisConnection:
         finally:
             _call.ends_at = ends_at_before
             if is_probe:
-                self._is_probing = False
+                self._probe_ends_at = 0.0
 
     def close(self) -> None:
         """Close what was opened here. The next call opens it again."""
@@ -132,9 +132,11 @@ class RedisConnection:
         with self._lock:
             if self._failure is None:
                 return False
-            if self._is_probing or self._clock() < self._resumes_at:
+            now = self._clock()
+            if now < max(self._resumes_at, self._probe_ends_at):
                 raise ConnectionError(f"Redis is not asked for a moment, because it has failed: {self._failure}")
-            self._is_probing = True
+            # An end that is certain, because Ctrl-C may keep the call from saying that it is over.
+            self._probe_ends_at = now + self._timeout
             return True
 
     def _note_success(self) -> None:
@@ -253,6 +255,8 @@ def _new_client(url: str) -> Any:
     client = redis.Redis.from_url(url, protocol=2, retry=never)
     pool = client.connection_pool
     pool.connection_class = _bounded(pool.connection_class)
+    # In older releases it is not reentrant: a signal handler that tracks would wait for what it interrupts.
+    pool._lock = threading.RLock()
     return client
 
 

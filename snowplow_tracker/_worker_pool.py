@@ -1,11 +1,13 @@
 """Threads that do work for an emitter."""
 
+import collections
 import contextlib
 import logging
 import queue
 import threading
+import time
 import weakref
-from typing import Any, List, Optional
+from typing import Any, Callable, Dict, List, Optional
 
 from typing_extensions import Protocol
 
@@ -21,26 +23,76 @@ class _Owner(Protocol):
 
 
 class _Tasks(queue.Queue):  # type: ignore[type-arg]  # Python 3.8 has no subscripted queues
-    """A queue whose lock is reentrant: a signal handler may track an event while its thread is inside the queue."""
+    """A queue whose lock is reentrant: a signal handler may track an event while its thread is inside the queue.
+
+    It does by itself what the base class does for a queue without a limit. That takes a condition, which is not one
+    step, so that Ctrl-C in it would leave the queue locked for ever; and gevent puts another class in its place.
+    """
+
+    # What the base class has of these may be read-only.
+    queue: Any = None
+    unfinished_tasks = 0
+    mutex: Any = None
+    not_empty: Any = None
+    all_tasks_done: Any = None
 
     def __init__(self, pool: "WorkerPool") -> None:
         super().__init__()
         self._pool = weakref.ref(pool)
-        self.mutex = threading.RLock()  # type: ignore[assignment]  # as good as a lock for all that is done with it
+        self.queue = collections.deque()
+        self.mutex = threading.RLock()
         self.not_empty = threading.Condition(self.mutex)
-        self.not_full = threading.Condition(self.mutex)
         self.all_tasks_done = threading.Condition(self.mutex)
 
     def put(self, item: Any, block: bool = True, timeout: Optional[float] = None) -> None:  # noqa: ARG002  # no limit
-        # As the base class does it for a queue without a limit, which it is. But that takes a condition, which is not
-        # one step, so that Ctrl-C in it would leave the queue locked for ever.
         with self.mutex:
-            self._put(item)
+            self.queue.append(item)
             self.unfinished_tasks += 1
             self.not_empty.notify()
         pool = self._pool()
         if isinstance(item, list) and pool is not None:
             pool.serve()
+
+    def get(self, block: bool = True, timeout: Optional[float] = None) -> Any:
+        ends_at = None if timeout is None else time.monotonic() + timeout
+        with self.mutex:
+            while True:
+                if self.queue:
+                    return self.queue.popleft()
+                left = None if ends_at is None else ends_at - time.monotonic()
+                if not block or (left is not None and left <= 0):
+                    raise queue.Empty
+                self.not_empty.wait(left)
+
+    def put_nowait(self, item: Any) -> None:
+        self.put(item)
+
+    def get_nowait(self) -> Any:
+        return self.get(block=False)
+
+    def qsize(self) -> int:
+        return len(self.queue)
+
+    def empty(self) -> bool:
+        return not self.queue
+
+    def full(self) -> bool:
+        return False
+
+    def task_done(self) -> None:
+        with self.mutex:
+            if self.unfinished_tasks <= 0:
+                raise ValueError("task_done() called too many times")
+            self.unfinished_tasks -= 1
+            if not self.unfinished_tasks:
+                self.all_tasks_done.notify_all()
+
+    def join(self) -> None:
+        with self.mutex:
+            while True:
+                if not self.unfinished_tasks:
+                    return
+                self.all_tasks_done.wait()
 
 
 class WorkerPool:
@@ -73,6 +125,8 @@ class WorkerPool:
         self._shift = object()
         self._threads: List[threading.Thread] = []
         self._started = 0
+        # By identity, the tasks under way that are payloads.
+        self._batches: Dict[int, List[Any]] = {}
 
     def hand_over(self, thread_count: int) -> bool:
         """Have a worker do something soon: put None, the task without a name, unless enough of them wait already.
@@ -92,8 +146,14 @@ class WorkerPool:
             self.queue.task_done()
 
     def has_batches(self) -> bool:
-        """Tell whether payloads wait in the queue, where only applications put them."""
-        return any(isinstance(task, list) for task in self.queue.queue.copy())
+        """Tell whether payloads wait in the queue, where only applications put them, or were just taken from there."""
+        with self.queue.mutex:
+            tasks, is_under_way = self.queue.queue.copy(), bool(self._batches)
+        return is_under_way or any(isinstance(task, list) for task in tasks)
+
+    def end_batch(self, batch: List[Any]) -> None:
+        """Take note that the payloads of a task have been sent."""
+        self._batches.pop(id(batch), None)
 
     def serve(self) -> None:
         """See to it that there are workers for what an application has put into the queue."""
@@ -101,14 +161,20 @@ class WorkerPool:
         if owner is not None:
             self.keep_running(owner._thread_limit())
 
-    def run(self) -> None:
-        """Work in the calling thread, as one of the workers, until the pool is stopped."""
+    def run(self, is_over: Callable[[], bool]) -> None:
+        """Work in the calling thread, as one of the workers, until the pool is stopped.
+
+        Args:
+            is_over: Tells whether that has happened already.
+        """
         thread = threading.current_thread()
         with self._lock:
             self._threads.append(thread)
             shift = self._shift
         try:
-            self._work_off(shift, may_leave=False)
+            # Looked at last, because `stop` comes after it has become true.
+            if not is_over():
+                self._work_off(shift, may_leave=False)
         finally:
             with self._lock:
                 self._threads = list(filter(lambda other: other is not thread, self._threads))
@@ -155,11 +221,12 @@ class WorkerPool:
     def _leave_if_surplus(self) -> bool:
         """Take the calling thread out of the list, if its owner wants fewer threads by now."""
         owner = self._owner()
-        if owner is None or len(self._threads) <= owner._thread_limit():
-            return False
         thread = threading.current_thread()
+        if owner is None or (thread in self._threads and len(self._threads) <= owner._thread_limit()):
+            return False
         with self._lock:
-            is_surplus = thread in self._threads and len(self._threads) > owner._thread_limit()
+            # A signal handler that started a thread while another one was made may have kept that from the list.
+            is_surplus = thread not in self._threads or len(self._threads) > owner._thread_limit()
             if is_surplus:
                 self._threads = list(filter(lambda other: other is not thread, self._threads))
         return is_surplus
@@ -175,11 +242,13 @@ class WorkerPool:
                 # What waits when a shift ends is done by it, unless there is a next one.
                 if shift is not self._shift and (self._threads or not tasks.qsize()):
                     return
-                if may_leave and self._leave_if_surplus():
+                if may_leave and shift is self._shift and self._leave_if_surplus():
                     # Somebody else has to take the task that has woken this thread.
                     tasks.not_empty.notify()
                     return
                 task = tasks.get()
+                if isinstance(task, list):
+                    self._batches[id(task)] = task
             try:
                 owner = self._owner()
                 if owner is None:

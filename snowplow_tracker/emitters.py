@@ -183,6 +183,10 @@ class Emitter(EmitterProtocol):
     retry_delay: float
     # Whether the backoff began because the store failed, and no request has failed since.
     _awaits_store: bool
+    # Whether the last attempt is made, or was, and what fails in it is left in a durable store.
+    _leaves_retries: bool
+    # The `flush_interval` that the timer follows.
+    _timer_interval: Optional[float]
     # How many payloads were taken and put back because time was up; it grows.
     _untried: int
     batch_size: "Setting[int]" = Setting(positive_int, DEFAULT_MAX_LENGTH)
@@ -360,18 +364,27 @@ class Emitter(EmitterProtocol):
             if self._ledger.closed:
                 return
         interval = self.flush_interval
-        if interval is not None and not self.timer.is_active():
-            self.timer.start(interval)
-            if self._ledger.closed or self.flush_interval is None:
-                # Another thread has closed the emitter, or cancelled the timer, before the line above.
-                self.timer.cancel()
+        if interval != self._timer_interval or (interval is not None and not self.timer.is_active()):
+            self._follow_interval(interval)
         self._flush_if_due(waiting, is_full=refusal is not None)
         seconds_to_exit = lifecycle.seconds_to_exit()
-        if seconds_to_exit is None or not self.flush_on_exit or self._is_inside_flush():
+        if seconds_to_exit is None or self._is_inside_flush():
             return
         # Another exit handler tracks an event after ours has run.
-        if not self._flush_at_exit(seconds_to_exit):
+        if not self.flush_on_exit:
+            if refusal is None and not self._ledger.is_durable and self._count_left():
+                logger.error("Lost 1 payloads: the interpreter exits, and flush_on_exit is off")
+        elif not self._flush_at_exit(seconds_to_exit):
             self._give_up("an event was tracked too late in the exit of the interpreter")
+
+    def _follow_interval(self, interval: Optional[float]) -> None:
+        """Start the timer if it does not run yet, or if the option was changed."""
+        self._timer_interval = interval
+        if interval is not None:
+            self.timer.start(interval)
+        if interval is None or self._ledger.closed or self.flush_interval is None:
+            # Another thread may have closed the emitter, or cancelled the timer, before the lines above.
+            self.timer.cancel()
 
     def _flush_if_due(self, waiting: int, is_full: bool) -> None:
         """Flush if a limit is reached, or if earlier emitters have left payloads in a durable store.
@@ -557,13 +570,13 @@ class Emitter(EmitterProtocol):
             TypeError: The timeout is no number.
             ValueError: The timeout is not positive.
         """
-        self.flush_interval = positive_number("timeout", timeout)
+        self.flush_interval = self._timer_interval = positive_number("timeout", timeout)
         if not self._ledger.closed:
             self.timer.start(timeout)
 
     def cancel_flush_timer(self) -> None:
         """Flush no more at intervals."""
-        self.flush_interval = None
+        self.flush_interval = self._timer_interval = None
         self.timer.cancel()
 
     def cancel_flush(self) -> None:
@@ -609,7 +622,7 @@ class Emitter(EmitterProtocol):
         elif left:
             logger.error("Closed with %d payloads that are not delivered", left)
         self._ledger.close_store(self._own_store)
-        return not left
+        return not left and self._is_all_out()
 
     def _end_for_good(self) -> None:
         """Begin nothing any more by oneself."""
@@ -675,7 +688,7 @@ class Emitter(EmitterProtocol):
             self._start_retry_timer(self.retry_delay)
 
     def _start_retry_timer(self, seconds: float) -> None:
-        if not self._is_ended:
+        if not (self._is_ended or self._leaves_retries):
             self.retry_timer.start(seconds)
 
     def _is_backing_off(self) -> bool:
@@ -943,10 +956,10 @@ class Emitter(EmitterProtocol):
         if self._is_ended and self._is_all_out():
             return True
         self._put_back_stranded()
-        leaves_rest = is_last and ledger.is_durable
+        leaves_rest = self._leaves_retries = is_last and ledger.is_durable
         try:
             with _Kept(mine), _Kept(mine):
-                mine.deadline = deadline = None if seconds is None else time.monotonic() + seconds
+                mine.deadline = None if seconds is None else time.monotonic() + seconds
                 hold_back = leaves_rest
                 while True:
                     before, last_hand_out = ledger.done(), ledger.last_hand_out()
@@ -954,9 +967,9 @@ class Emitter(EmitterProtocol):
                         self._wait_for_hand_outs(last_hand_out)
                     else:
                         self._flush_once(hold_back)
-                    if deadline is None or leaves_rest or self._is_rest_with_others(last_hand_out):
+                    if seconds is None or leaves_rest or self._is_rest_with_others(last_hand_out):
                         return self._is_all_out()
-                    self._wait_until_due(deadline, was_in_vain=ledger.done() == before)
+                    self._wait_until_due(was_in_vain=ledger.done() == before)
                     is_all_out = self._is_all_out()
                     if is_all_out or self._is_time_up():
                         return is_all_out
@@ -1001,18 +1014,29 @@ class Emitter(EmitterProtocol):
             while True:
                 if self._ledger.is_settled(last) or self._is_time_up():
                     return
-                self._ledger.changed.wait(self._seconds_to_wait())
+                self._wait_for_change(self._seconds_to_wait())
+
+    def _wait_for_change(self, seconds: float) -> None:
+        """Wait until something is settled or comes back; called with the lock held."""
+        began_at = time.monotonic()
+        if not self._ledger.changed.wait(seconds):
+            self._count_waited(seconds, began_at)
+
+    def _count_waited(self, seconds: float, began_at: float) -> None:
+        """Bring the deadline nearer by a wait that the clock knows nothing of, as one that is frozen in a test."""
+        mine, unnoticed = self._thread_state, seconds - (time.monotonic() - began_at)
+        if mine.deadline is not None and unnoticed > 0:
+            mine.deadline -= unnoticed
 
     def _seconds_to_wait(self) -> float:
         deadline = self._thread_state.deadline
         left = _WORKER_CHECK_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
         return min(_WORKER_CHECK_SECONDS, left)
 
-    def _wait_until_due(self, deadline: float, was_in_vain: bool) -> None:
+    def _wait_until_due(self, was_in_vain: bool) -> None:
         """Wait for the end of the backoff, or for others to finish, or for the deadline.
 
         Args:
-            deadline: A monotonic time.
             was_in_vain: Whether the last flush settled nothing; then another one at once would do no better.
         """
         with self._ledger.lock:
@@ -1021,10 +1045,10 @@ class Emitter(EmitterProtocol):
                     return
                 if self._ledger.waiting() and not self._is_backing_off() and not was_in_vain:
                     return
-                left = max(0.0, deadline - time.monotonic())
+                left = max(0.0, (self._thread_state.deadline or 0.0) - time.monotonic())
                 # A timer that is due takes a moment to become inactive.
                 pause = max(0.01, self.retry_timer.remaining_seconds()) if self.retry_timer.is_active() else 1.0
-                self._ledger.changed.wait(min(left, pause, 1.0))
+                self._wait_for_change(min(left, pause, 1.0))
                 was_in_vain = False
 
     def _is_time_up(self) -> bool:
@@ -1108,8 +1132,9 @@ class Emitter(EmitterProtocol):
         self._drop_reports = Drops()
         self._failure_reports = Occurrences(_FAILURES_REPORTED_EVERY_SECONDS)
         self._backoffs = self._untried = 0
-        self._awaits_store = False
+        self._awaits_store = self._leaves_retries = False
         self._is_ended = False
+        self._timer_interval = None
         self.retry_delay = 0.0
 
     def _begin_anew_in_child(self) -> None:
@@ -1212,7 +1237,7 @@ class AsyncEmitter(Emitter):
 
     def consume(self) -> None:
         """Work as one of the threads, in the calling thread, until the emitter is closed."""
-        self._worker_pool.run()
+        self._worker_pool.run(lambda: self._is_ended)
 
     def _take_share(self, unless_in_flight: bool) -> List[Claim]:
         """Take one thread's share of what waits, so that the others can send the rest."""
@@ -1261,8 +1286,10 @@ class AsyncEmitter(Emitter):
                 if task.begin():
                     self._flush_here(hold_back)
                 break
-            if task.wait(self._seconds_to_wait()):
+            seconds, began_at = self._seconds_to_wait(), time.monotonic()
+            if task.wait(seconds):
                 break
+            self._count_waited(seconds, began_at)
             if self._is_time_up():
                 # Nobody waits for it any more, so nobody must do it.
                 task.begin()
@@ -1277,7 +1304,9 @@ class AsyncEmitter(Emitter):
                 is_over = not tasks.unfinished_tasks or self._is_time_up()
                 if is_over or not self._worker_pool.keep_running(self.thread_count):
                     return
-                tasks.all_tasks_done.wait(self._seconds_to_wait())
+                seconds, began_at = self._seconds_to_wait(), time.monotonic()
+                if not tasks.all_tasks_done.wait(seconds):
+                    self._count_waited(seconds, began_at)
 
     def _must_not_wait(self) -> bool:
         # A signal handler that came while its thread had a lock would keep the workers from what it waits for.
@@ -1297,7 +1326,12 @@ class AsyncEmitter(Emitter):
             finally:
                 task.finish()
         elif isinstance(task, list):
-            self.send_events(task)
+            try:
+                self.send_events(task)
+            finally:
+                self._worker_pool.end_batch(task)
+                with self._ledger.lock:
+                    self._ledger.changed.notify_all()
         else:
             self._send_one_request()
 

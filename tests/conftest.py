@@ -2,10 +2,12 @@
 
 import json
 import os
+import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support import PATIENCE_SECONDS
 
 from snowplow_tracker import StoreOnlyEmitter
 from snowplow_tracker._lifecycle import lifecycle
@@ -77,10 +79,19 @@ def _no_afterlife(request, monkeypatch):
         return
     monkeypatch.setattr(lifecycle, "adopt", end)
     yield
+    workers = []
     for emitter in lifecycle._living():
+        if not isinstance(emitter, StoreOnlyEmitter):
+            # Stand-ins have no threads.
+            workers += getattr(emitter._worker_pool, "_threads", [])
+            workers += [getattr(timer, "_thread", None) for timer in (emitter.timer, emitter.retry_timer)]
         end(emitter)
         # Nor does a stand-in in it have to begin anew in a child that another test forks.
         lifecycle._members.pop(id(emitter), None)
+    # What a thread has left to log is no line of the next test.
+    for worker in workers:
+        if isinstance(worker, threading.Thread) and worker is not threading.current_thread():
+            worker.join(PATIENCE_SECONDS)
 
 
 def end(emitter):

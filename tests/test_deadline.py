@@ -5,10 +5,11 @@ import socket
 import ssl
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import requests
-import urllib3
+import urllib3.connection
 
 import snowplow_tracker.testing
 from snowplow_tracker import Emitter, _transport
@@ -99,7 +100,7 @@ def test_head_of_an_answer_that_drips_is_no_response(pool, monkeypatch, begin, t
 def test_body_of_an_answer_that_drips_costs_nothing_but_its_connection(pool, begin):
     """The status counts; the body is given up after a second, or with the request."""
     with DrippingCollector(begin) as collector:
-        response = pool.get(collector.url, timeout=TIMEOUT)
+        response = pool.get(collector.url, timeout=10)
 
         assert response.raw.closed
 
@@ -117,12 +118,28 @@ def test_body_of_an_answer_that_stops_costs_nothing_but_its_connection(pool, mon
     assert status_of(response) == 200
 
 
+def test_tool_that_looks_for_its_own_connections_finds_none_of_another_kind(collector):
+    """One that fakes HTTP puts a class of its own there, and drops connections that are not of that class."""
+    emitter = Emitter(collector.url, batch_size=1)
+    emitter.input({"e": "pv", "eid": "1"})
+    adapter = emitter._session_pool._idle[0].get_adapter(collector.url)
+    [key] = adapter.poolmanager.pools.keys()
+    pool = adapter.poolmanager.pools[key]
+
+    class Fake(urllib3.connection.HTTPConnection):
+        pass
+
+    with mock.patch.object(urllib3.HTTPConnectionPool, "ConnectionCls", Fake):
+        assert issubclass(pool.ConnectionCls, Fake)
+    assert not issubclass(pool.ConnectionCls, Fake)
+
+
 def test_kept_alive_connection_is_bounded_as_well(pool):
     """The deadline is that of the request, whatever connection it goes through."""
     begin = OK + b"Content-Length: 0\r\n\r\n"
     with DrippingCollector(begin, begin, HEADS["header"]) as collector:
         for _ in range(2):
-            pool.get(collector.url, timeout=TIMEOUT)
+            pool.get(collector.url, timeout=10)
         with pytest.raises(requests.Timeout):
             pool.get(collector.url, timeout=TIMEOUT)
 
@@ -158,7 +175,7 @@ def test_proxy_stays_bounded(pool, monkeypatch):
     begin = OK + b"Content-Length: 0\r\n\r\n"
     with DrippingCollector(begin, HEADS["header"]) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        pool.get("http://collector.invalid/i", timeout=TIMEOUT)
+        pool.get("http://collector.invalid/i", timeout=10)
 
         with pytest.raises(requests.Timeout):
             pool.get("http://collector.invalid/i", timeout=TIMEOUT)
@@ -172,7 +189,8 @@ def test_collector_that_reads_byte_by_byte_is_bounded(pool, monkeypatch, tls):
         collector.is_reading = False
 
         with pytest.raises(requests.ConnectionError):
-            pool.post(collector.url, data="x" * 30_000_000, timeout=TIMEOUT)
+            # Enough time to connect for TLS, too.
+            pool.post(collector.url, data="x" * 30_000_000, timeout=(2, 0.3))
 
 
 @pytest.mark.parametrize("begin", BODIES.values(), ids=BODIES)

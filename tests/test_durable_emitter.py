@@ -282,6 +282,7 @@ def test_close_makes_one_attempt(collector, caplog, emitter_class):
     is_all_out = emitter.close(timeout=10)
 
     assert is_all_out is False
+    assert not emitter.retry_timer.is_active()
     assert len(collector.requests) == 1
     assert store.shelf.eids() == ["0", "1", "2", "3"]
     assert "Left 4 payloads in the event store: the emitter is closed" in caplog.text
@@ -324,6 +325,7 @@ def test_exit_makes_one_attempt(collector, caplog, emitter_class):
 
     assert emitter._flush_at_exit(10) is True
 
+    assert not emitter.retry_timer.is_active()
     assert len(collector.requests) == 1
     assert store.shelf.eids() == ["0"]
     assert "Left 1 payloads in the event store: the interpreter exits" in caplog.text

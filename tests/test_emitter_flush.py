@@ -355,6 +355,35 @@ def test_flush_interval_that_runs_is_not_begun_anew():
     assert emitter.timer.delays == [5]
 
 
+def test_flush_interval_may_be_changed():
+    """The next payload begins the new one, or ends the timer."""
+    emitter = with_manual_timers(Emitter("collector.example.com", flush_interval=5))
+    fill(emitter, 1)
+
+    emitter.flush_interval = 3
+    fill(emitter, 2)
+    delays = list(emitter.timer.delays)
+    emitter.flush_interval = None
+    fill(emitter, 1)
+
+    assert delays == [5, 3]
+    assert not emitter.timer.is_active()
+
+
+@pytest.mark.parametrize("method", ["sync_flush", "close"])
+@both
+def test_flush_ends_though_the_clock_is_frozen(emitter_class, method, monkeypatch):
+    """A test of an application that freezes time ends, too."""
+    emitter = emitter_class("collector.example.com")
+    emitter.http_post = lambda data: 503
+    fill(emitter, 1)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+
+    getattr(emitter, method)(timeout=0.3)
+
+    assert emitter.stats().buffered == 1
+
+
 def test_cancel_flush_is_cancel_flush_timer():
     """The documentation's name does the same."""
     emitter = with_manual_timers(Emitter("collector.example.com"))

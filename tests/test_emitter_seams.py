@@ -390,6 +390,7 @@ def test_thread_of_ones_own_may_consume(collector):
     emitter = AsyncEmitter(collector.url, batch_size=1)
     thread = threading.Thread(target=emitter.consume)
     thread.start()
+    eventually(lambda: thread in emitter._worker_pool._threads)
     fill(emitter, 3)
 
     assert emitter.close()
@@ -397,6 +398,19 @@ def test_thread_of_ones_own_may_consume(collector):
     thread.join(PATIENCE_SECONDS)
     assert not thread.is_alive()
     assert len(collector.payloads) == 3
+
+
+def test_nothing_is_left_to_consume_of_a_closed_emitter(collector):
+    """A thread that comes too late does not wait for a task that never comes."""
+    emitter = AsyncEmitter(collector.url)
+    emitter.close()
+    thread = threading.Thread(target=emitter.consume, daemon=True)
+
+    thread.start()
+
+    thread.join(PATIENCE_SECONDS)
+    assert not thread.is_alive()
+    assert not emitter._worker_pool.has_threads()
 
 
 @both
@@ -676,6 +690,28 @@ def test_flush_of_a_subclass_may_send_what_it_takes_from_the_store(collector):
     assert emitter.stats().accepted == 30
     assert is_balanced(emitter)
     assert len(collector.requests) < 10
+
+
+def test_batch_that_was_just_taken_from_the_queue_is_not_out(collector):
+    """It is neither in the queue nor in flight, and `close` waits for it."""
+    is_taken, may_go_on = threading.Event(), threading.Event()
+
+    class Slow(AsyncEmitter):
+        def send_events(self, evts):
+            is_taken.set()
+            assert may_go_on.wait(PATIENCE_SECONDS)
+            super().send_events(evts)
+
+    emitter = Slow(collector.url)
+    emitter.queue.put([{"e": "pv", "eid": "1"}])
+    assert is_taken.wait(PATIENCE_SECONDS)
+
+    is_out = emitter.close(timeout=0)
+    may_go_on.set()
+
+    assert is_out is False
+    assert emitter.close(timeout=PATIENCE_SECONDS) is True
+    assert eids(collector.payloads) == ["1"]
 
 
 def test_batch_in_the_queue_starts_a_thread(collector):

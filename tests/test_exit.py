@@ -134,6 +134,30 @@ def test_exit_waits_for_the_request_that_is_under_way(collector, arrived):
     assert arrived("AsyncEmitter") == ["0", "1", "2", "3", "4"]
 
 
+def test_queue_may_be_replaced_by_a_sealed_one(collector):
+    """As gevent does it: in its class of that name, what the library sets is read-only."""
+    preamble = """
+        import queue
+
+        class Sealed:
+            maxsize = queue = unfinished_tasks = mutex = property(lambda queue: 0)
+
+        queue.Queue = Sealed
+    """
+    script = """
+        for emitter in both(batch_size=2):
+            fill(emitter, 3)
+            emitter.async_flush()
+            emitter.sync_flush()
+            print(emitter.close())
+    """
+
+    code, stdout, stderr = run(script, collector.url, preamble=textwrap.dedent(preamble) + PREAMBLE)
+
+    assert (code, stdout, stderr) == (0, "True\nTrue\n", "")
+    assert len(collector.payloads) == 6
+
+
 def test_nothing_is_sent_at_exit_if_that_is_turned_off(collector):
     """With `flush_on_exit=False` what waits at exit is logged as lost, and what is tracked later is not sent either."""
     preamble = "import atexit\natexit.register(lambda: [fill(emitter, 1) for emitter in emitters])\n" + PREAMBLE
@@ -142,7 +166,20 @@ def test_nothing_is_sent_at_exit_if_that_is_turned_off(collector):
     code, _, stderr = run(script, collector.url, preamble=preamble)
 
     assert code == 0
-    assert stderr == "ERROR Lost 2 payloads: the interpreter exits, and flush_on_exit is off\n" * 2
+    told = [f"ERROR Lost {count} payloads: the interpreter exits, and flush_on_exit is off\n" for count in (2, 1)]
+    assert stderr == "".join(2 * line for line in told)
+    assert collector.requests == []
+
+
+def test_late_event_is_not_lost_in_silence_if_nothing_is_sent_at_exit(collector):
+    """An exit handler that was there before the library tracks after it has told what is lost."""
+    preamble = "import atexit\natexit.register(lambda: [fill(emitter, 1) for emitter in emitters])\n" + PREAMBLE
+    script = "emitters = both(flush_on_exit=False)"
+
+    code, _, stderr = run(script, collector.url, preamble=preamble)
+
+    assert code == 0
+    assert stderr == "ERROR Lost 1 payloads: the interpreter exits, and flush_on_exit is off\n" * 2
     assert collector.requests == []
 
 

@@ -99,6 +99,41 @@ def test_waiting_payloads_are_the_parents_to_send(collector, kind, method):
     assert eids(collector.payloads) == ["of the child", "of the parent"]
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_what_waits_in_a_store_like_that_of_1_1_0_is_the_parents_to_send(collector, kind):
+    """A store of an application's own has a list, too, of which the child has a copy."""
+
+    class Store:
+        def __init__(self):
+            self.event_buffer = []
+
+        def add_event(self, payload):
+            self.event_buffer.append(payload)
+
+        def get_events_batch(self):
+            batch, self.event_buffer = self.event_buffer, []
+            return batch
+
+        def cleanup(self, batch, need_retry):
+            if need_retry:
+                self.event_buffer = batch + self.event_buffer
+
+        def size(self):
+            return len(self.event_buffer)
+
+    emitter = kind(collector.url, event_store=Store())
+    emitter.input({"eid": "parent"})
+
+    def track_and_close():
+        emitter.input({"eid": "child"})
+        assert emitter.close()
+
+    fork(track_and_close)
+    assert emitter.close()
+
+    assert sorted(eids(collector.payloads)) == ["child", "parent"]
+
+
 def test_child_reaches_limits_by_its_own_payloads(collector):
     """What the parent has tracked does not count towards the limits and the capacity of the child."""
     emitter = Emitter(collector.url, batch_size=3, byte_limit=10_000, buffer_capacity=3)

@@ -64,7 +64,8 @@ def from_zero():
 def objects():
     """Count the objects of the library's types that came since the test began, its collector for tests left out."""
     gc.collect()
-    names = (f"{type(one).__module__}.{type(one).__qualname__}" for one in gc.get_objects())
+    # Interned, lest counts that are kept take more and more memory.
+    names = (sys.intern(f"{type(one).__module__}.{type(one).__qualname__}") for one in gc.get_objects())
     return Counter(
         name
         for name in names
@@ -233,6 +234,9 @@ class Service:
             if isinstance(self.emitter, AsyncEmitter):
                 self.emitter.queue.join()
         self.tracker.flush()
+        if isinstance(self.emitter, AsyncEmitter):
+            # The flush has ended, but its worker may not have said so to the queue.
+            self.emitter.queue.join()
 
     def sizes(self):
         """Return the sizes of all that grows and shrinks in an emitter."""
@@ -413,5 +417,6 @@ def test_memory_is_flat_through_a_million_events():
         half = len(living) // 2
         # How many sessions there are, with a connection each, depends on how many requests happened to run at once.
         assert not functools.reduce(operator.or_, living[half:]) - functools.reduce(operator.or_, living[:half])
-        assert max(blocks[half:]) < max(blocks[:half]) + 1_000
+        # What the test itself keeps of each round is a few blocks.
+        assert max(blocks[half:]) < max(blocks[:half]) + 10 * len(blocks)
         assert tracker.close()

@@ -128,6 +128,21 @@ def test_one_call_finds_out_for_all(connection, client, clock):
     assert connection.run("return", "key", ()) == "back"
 
 
+def test_call_that_is_interrupted_holds_up_others_for_its_timeout_only(connection, client, clock):
+    """Ctrl-C may come before the call has begun to take note of its end."""
+    client.failure = OSError("gone")
+    fail(connection)
+    clock.now += 1.0
+    client.failure = None
+    connection._begin()
+
+    with pytest.raises(ConnectionError, match="because it has failed: gone"):
+        connection.run("return", "key", ())
+    clock.now += 1.0
+
+    assert connection.run("return", "key", ()) == 2
+
+
 def test_refusal_of_redis_is_no_failure(connection, client):
     """A Redis that says no will answer the next question as quickly."""
     client.failure = ResponseError("OOM")

@@ -966,6 +966,22 @@ def test_batch_whose_answer_was_lost_after_a_close_is_handed_out_again(own_serve
     assert eids(batch) == take(store) == ["1"]
 
 
+def test_signal_handler_may_track_while_a_connection_is_chosen(server, store):
+    """In older releases of redis-py the lock of the connections is not reentrant: a handler would wait for ever."""
+    fill(store, "1")
+    added = []
+
+    def track_inside():
+        with store._holder()._connection._own_client.connection_pool._lock:
+            added.append(store.add_event({"eid": "2"}))
+
+    thread = threading.Thread(target=track_inside, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_SECONDS)
+
+    assert added == [True]
+
+
 def test_batch_on_its_way_is_not_taken_for_lost(server, store, monkeypatch):
     """While one thread waits for its batch, another one does not give that back."""
     fill(store, "1", "2")

@@ -219,6 +219,10 @@ def test_environment_counts_at_the_next_request(pool, collector, monkeypatch):
     assert len(proxy.requests) == 1
 
 
+@pytest.mark.skipif(
+    not hasattr(requests.adapters.HTTPAdapter, "get_connection_with_tls_context"),
+    reason="before 2.32, requests keeps its connections whatever it is to trust",
+)
 def test_certificates_count_at_the_next_request(pool, monkeypatch):
     """A connection is not used any more when other authorities are to be trusted."""
     with LocalCollector(tls=True) as collector:

@@ -137,6 +137,7 @@ def test_pool_grows(owner, pool):
 
 def test_any_task_is_done(owner, pool):
     """What somebody puts into the queue gets to the owner as it is, in order, and the queue can be joined."""
+    owner.limit = 1
     tasks = ["one", ["two"], object()]
 
     for task in tasks:
@@ -316,8 +317,36 @@ def test_only_workers_leave(owner, pool, held):
 
     owner.limit = 0
 
-    assert not pool._leave_if_surplus()
+    pool._leave_if_surplus()
     assert len(workers()) == 1
+
+
+def test_worker_that_is_in_no_list_leaves(owner, pool, held, monkeypatch):
+    """A signal handler that hands something over while a thread is made starts another one, and one is too many."""
+    make = threading.Thread
+
+    def make_interrupted(**arguments):
+        monkeypatch.setattr(threading, "Thread", make)
+        threads = pool._threads
+        pool.hand_over(1)
+        # The interrupted call goes on with the list that it had.
+        pool._threads, others = threads, pool._threads
+        thread = make(**arguments)
+        start = thread.start
+
+        def start_unlisted():
+            pool._threads = others
+            start()
+
+        thread.start = start_unlisted
+        return thread
+
+    owner.limit = 1
+    monkeypatch.setattr(threading, "Thread", make_interrupted)
+    pool.hand_over(1)
+    held.set()
+
+    eventually(lambda: pool.hand_over(1) and len(workers()) == 1)
 
 
 def test_stopped_worker_first_does_what_waits(owner, pool, held):
@@ -424,7 +453,7 @@ def test_pool_makes_do_with_the_threads_that_it_has(owner, pool, monkeypatch):
 
 def test_calling_thread_works_until_the_pool_is_stopped(owner, pool):
     """It does the tasks like any worker, and then returns."""
-    thread = threading.Thread(target=pool.run, name="test-worker-of-mine", daemon=True)
+    thread = threading.Thread(target=pool.run, args=(lambda: False,), name="test-worker-of-mine", daemon=True)
     pool.queue.put("task")
     thread.start()
     owner.wait_for_tasks(1)
@@ -437,7 +466,7 @@ def test_calling_thread_works_until_the_pool_is_stopped(owner, pool):
 
 def test_calling_thread_counts_as_a_worker(owner, pool):
     """The pool starts only those that are missing."""
-    thread = threading.Thread(target=pool.run, name="test-worker-of-mine", daemon=True)
+    thread = threading.Thread(target=pool.run, args=(lambda: False,), name="test-worker-of-mine", daemon=True)
     pool.queue.put("task")
     thread.start()
     owner.wait_for_tasks(1)
@@ -459,7 +488,7 @@ def test_calling_thread_that_is_interrupted_is_no_worker_any_more(owner, pool):
     pool.queue.put("task")
 
     with pytest.raises(KeyboardInterrupt):
-        pool.run()
+        pool.run(lambda: False)
 
     assert not pool.has_threads()
 
