@@ -4,7 +4,7 @@ import warnings
 from contextvars import ContextVar
 from datetime import datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Optional, Sequence, TypeVar, Union, cast
+from typing import TYPE_CHECKING, Any, Callable, Dict, Iterable, List, Mapping, Optional, Sequence, TypeVar, Union, cast
 
 from typing_extensions import Self
 
@@ -20,6 +20,8 @@ __all__ = ["LegacyTracking"]
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 _Context = Optional[Sequence[SelfDescribingJson]]
+
+_KEYS_OF_AN_ITEM = {"sku", "price", "quantity"}
 
 # These methods call one another, and an application is to be warned only about the one that it called.
 _is_inner_call: ContextVar[bool] = ContextVar("_is_inner_call", default=False)
@@ -328,7 +330,7 @@ class LegacyTracking:
         Deprecated: use `track(SelfDescribing(...))`.
         """
         non_empty_string(order_id, name="order_id")
-        parts = [] if items is None else _dicts(items, "items")
+        parts = [] if items is None else _items(items)
         when: Any = tstamp
         fields = {
             "e": "tr",
@@ -521,7 +523,8 @@ def _lower(text: Any) -> Any:
 
 
 def _check_form_elements(elements: Any) -> None:
-    if not elements:
+    # Not whatever else is false: to ask an object of an application's for that may raise anything.
+    if elements is None or (isinstance(elements, (str, dict, int)) and not elements):
         return
     if not isinstance(elements, (list, tuple)):
         raise TypeError(f"elements must be a list of dicts, got {shown(elements)}")
@@ -529,11 +532,18 @@ def _check_form_elements(elements: Any) -> None:
         form_element(element, name=f"elements[{index}]")
 
 
-def _dicts(values: Iterable[Any], name: str) -> List[Dict[str, Any]]:
+def _items(values: Iterable[Any]) -> List[Dict[str, Any]]:
     try:
-        return [dict(value) for value in values]
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a list of dicts, got {shown(values)}") from None
+        items = list(values)
+    except TypeError:
+        items = [values]
+    for item in items:
+        if not isinstance(item, Mapping):
+            raise TypeError(f"items must be a list of dicts, got {shown(values)}")
+        missing = _KEYS_OF_AN_ITEM - item.keys()
+        if missing:
+            raise TypeError(f"items must have {', '.join(sorted(missing))}, got {shown(item)}")
+    return [dict(item) for item in items]
 
 
 def _present(**properties: Any) -> Dict[str, Any]:

@@ -289,15 +289,38 @@ def test_items_of_a_purchase_get_its_datetime():
     assert [payload["ttm"] for payload in tracker.capture.payloads] == [1577836800000] * 2
 
 
-@pytest.mark.parametrize("items", [5, [5]])
-def test_items_that_are_none_are_refused(items):
+@pytest.mark.parametrize(
+    ("items", "reason"),
+    [
+        (5, r"be a list of dicts, got 5"),
+        ([5], r"be a list of dicts, got \[5\]"),
+        ([""], r"be a list of dicts, got \[''\]"),
+        ([ITEM, {}], r"have price, quantity, sku, got {}"),
+        ([{"sku": "a", "price": 1}], r"have quantity, got {'sku': 'a', 'price': 1}"),
+    ],
+)
+def test_items_that_are_none_are_refused(items, reason):
     """They are a TypeError by name, before the purchase is tracked."""
     tracker = Recording()
 
-    with pytest.raises(TypeError, match=r"^items must be a list of dicts, got "):
+    with pytest.raises(TypeError, match=f"^items must {reason}$"):
         call(tracker, "track_ecommerce_transaction", "o", 1, items=items)
 
     assert tracker.capture.payloads == []
+
+
+def test_form_elements_without_a_truth_are_refused():
+    """As an array is that has several elements."""
+
+    class Array:
+        def __bool__(self):
+            raise ValueError("the truth value of an array is ambiguous")
+
+        def __repr__(self):
+            return "array"
+
+    with pytest.raises(TypeError, match=r"^elements must be a list of dicts, got array$"):
+        call(Recording(), "track_form_submit", "f", elements=Array())
 
 
 def test_form_elements_that_are_none_are_refused():
