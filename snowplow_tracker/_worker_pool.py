@@ -147,9 +147,8 @@ class WorkerPool:
 
     def has_batches(self) -> bool:
         """Tell whether payloads wait in the queue, where only applications put them, or were just taken from there."""
-        with self.queue.mutex:
-            tasks, is_under_way = self.queue.queue.copy(), bool(self._batches)
-        return is_under_way or any(isinstance(task, list) for task in tasks)
+        # In this order, and without a lock, for a finalizer.
+        return any(isinstance(task, list) for task in self.queue.queue.copy()) or bool(self._batches)
 
     def end_batch(self, batch: List[Any]) -> None:
         """Take note that the payloads of a task have been sent."""
@@ -246,9 +245,11 @@ class WorkerPool:
                     # Somebody else has to take the task that has woken this thread.
                     tasks.not_empty.notify()
                     return
-                task = tasks.get()
+                task = tasks.queue[0]
                 if isinstance(task, list):
+                    # Before it is out of the queue, so that it is always seen at one of both places.
                     self._batches[id(task)] = task
+                tasks.get()
             try:
                 owner = self._owner()
                 if owner is None:
