@@ -138,6 +138,7 @@ def test_queue_may_be_replaced_by_a_sealed_one(collector):
     """As gevent does it: in its class of that name, what the library sets is read-only."""
     preamble = """
         import queue
+        import requests  # which may have a queue of its own
 
         class Sealed:
             maxsize = queue = unfinished_tasks = mutex = property(lambda queue: 0)

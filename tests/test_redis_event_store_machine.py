@@ -106,6 +106,10 @@ class StreamMachine(RuleBasedStateMachine):
     def lose_an_answer(self, which):
         """What Redis has handed out on the way to nobody waits again, as soon as its store asks for more."""
         holder = self.stores[which]._holder()
+        held = {claim.payload["eid"] for claim in holder._claims.values() if claim.lease_ends_at}
+        if held & set(self.waiting):
+            # Of what came back meanwhile it cannot know that it does not hold it any more, until its lease ends.
+            return
         holder._stream.take(2, MOST_BYTES, 10**9, False)
         holder._may_have_more = True
         holder._catch_up()
