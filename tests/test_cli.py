@@ -1,6 +1,7 @@
 """What all commands have in common: help, exit codes, and what their values may be."""
 
 import dataclasses
+import errno
 import io
 import json
 import os
@@ -229,6 +230,18 @@ def test_output_without_room_is_told_in_a_line(collector):
     told = "snowplow-tracker: the output cannot be written: No space left on device\n"
     assert (process.returncode, process.stderr) == (1, told)
     assert len(collector.payloads) == 1
+
+
+def test_other_error_of_the_operating_system_is_not_hidden(monkeypatch):
+    """What has nothing to do with the output has a traceback."""
+
+    def fail():
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("snowplow_tracker._cli.demo.demo", fail)
+
+    with pytest.raises(PermissionError):
+        main(["demo"])
 
 
 def test_terminal_that_lacks_characters_shows_their_codes():

@@ -358,6 +358,18 @@ def test_closed_emitter_makes_no_further_attempt_at_exit(collector, caplog, emit
     assert (collector.requests, caplog.messages) == ([], [])
 
 
+def test_late_event_is_no_loss_though_nothing_is_sent_at_exit(collector, monkeypatch, caplog):
+    """The store has it."""
+    monkeypatch.setattr(_lifecycle.lifecycle, "seconds_to_exit", lambda: 1.0)
+    store = DurableStore()
+    emitter = Emitter(collector.url, batch_size=100, event_store=store, flush_on_exit=False)
+
+    track(emitter, "late")
+
+    assert store.shelf.eids() == ["late"]
+    assert "Lost" not in caplog.text
+
+
 def test_late_event_at_exit_is_left_in_the_store(collector, monkeypatch, caplog):
     """It is no loss either."""
     collector.respond_always(503)

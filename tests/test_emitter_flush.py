@@ -384,6 +384,26 @@ def test_flush_ends_though_the_clock_is_frozen(emitter_class, method, monkeypatc
     assert emitter.stats().buffered == 1
 
 
+@pytest.mark.parametrize("has_own_flush", [False, True])
+def test_flush_ends_though_the_clock_is_frozen_and_the_collector_hangs(has_own_flush, monkeypatch):
+    """What its thread is doing meanwhile is not waited for, either."""
+    may_answer = threading.Event()
+    emitter = AsyncEmitter("collector.example.com")
+    emitter.http_post = lambda data: 200 if may_answer.wait(PATIENCE_SECONDS) else -1
+    if has_own_flush:
+        emitter.flush = lambda: AsyncEmitter.flush(emitter)
+    fill(emitter, 1)
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+
+    emitter.sync_flush(timeout=0.5)
+    in_flight = emitter.stats().in_flight
+    may_answer.set()
+
+    assert in_flight == 1
+    assert emitter.close()
+    assert emitter.stats().delivered == 1
+
+
 def test_cancel_flush_is_cancel_flush_timer():
     """The documentation's name does the same."""
     emitter = with_manual_timers(Emitter("collector.example.com"))

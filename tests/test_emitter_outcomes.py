@@ -2,6 +2,7 @@
 
 import json
 import logging
+import queue
 from types import SimpleNamespace
 
 import pytest
@@ -548,6 +549,45 @@ def test_batch_that_no_json_can_hold_makes_no_request(collector):
 
     assert collector.requests == []
     assert emitter.stats().rejected == 1
+
+
+@pytest.mark.parametrize("byte_limit", [None, 1_000])
+def test_store_may_call_something_else_its_event_buffer(byte_limit):
+    """What cannot be looked through is no list of what waits."""
+
+    class QueueStore:
+        def __init__(self):
+            self.event_buffer = queue.Queue()
+
+        def add_event(self, payload):
+            self.event_buffer.put(payload)
+
+        def get_events_batch(self):
+            return [self.event_buffer.get() for _ in range(self.event_buffer.qsize())]
+
+        def cleanup(self, batch, need_retry):
+            for payload in batch if need_retry else []:
+                self.event_buffer.put(payload)
+
+        def size(self):
+            return self.event_buffer.qsize()
+
+    told = []
+    emitter = with_manual_timers(
+        Emitter(
+            "collector.example.com",
+            event_store=QueueStore(),
+            byte_limit=byte_limit,
+            on_failure=lambda count, payloads: told.append(eids(payloads)),
+        )
+    )
+    emitter.http_post = lambda data: 500
+
+    emitter.input({"eid": "1"})
+    emitter.sync_flush()
+
+    assert told == [["1"]]
+    assert (emitter.stats().buffered, emitter.stats().in_flight) == (1, 0)
 
 
 class ForgetfulStore:

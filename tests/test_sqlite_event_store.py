@@ -1651,6 +1651,21 @@ def interrupt(store, action):
     return done[1]
 
 
+def test_log_can_be_waited_for(monkeypatch):
+    """A program that ends tells first what was logged in another thread."""
+    monkeypatch.setattr(_sqlite_file, "Thread", threading.Thread)
+    told, may_tell = [], threading.Event()
+    monkeypatch.setattr(_sqlite_file.logger, "log", lambda *line: may_tell.wait(10) and told.append(line))
+    _sqlite_file.log_apart(logging.ERROR, "a loss of %d", 3)
+    waiting = threading.Thread(target=_sqlite_file.finish_log)
+    waiting.start()
+
+    may_tell.set()
+    waiting.join(10)
+
+    assert told == [(logging.ERROR, "a loss of %d", 3)]
+
+
 def test_signal_handler_may_track(store):
     """An event that a handler tracks while its thread is in the store is added right after."""
     assert interrupt(store, lambda: store.add_event({"eid": "of the handler"}))

@@ -321,6 +321,58 @@ def test_only_workers_leave(owner, pool, held):
     assert len(workers()) == 1
 
 
+def test_worker_that_is_surplus_looks_again(owner, pool, held):
+    """Before it leaves, its owner may want more threads again."""
+    limits = iter([0, 5])
+    pool.hand_over(1)
+    owner.wait_for_tasks(1)
+    outcomes = []
+
+    def look():
+        owner._thread_limit = lambda: next(limits)
+        outcomes.append(pool._leave_if_surplus())
+        del owner._thread_limit
+
+    owner.during_work = look
+    pool.hand_over(1)
+    held.set()
+    pool.queue.join()
+
+    assert outcomes == [False]
+    assert len(workers()) == 1
+
+
+def test_queue_does_what_a_queue_does(pool):
+    """Code for 1.1.0 may take from it and ask it, whatever the class of that name has become."""
+    tasks = pool.queue
+    tasks.put_nowait("one")
+    tasks.put("two", timeout=1)
+    sizes = (tasks.qsize(), tasks.empty(), tasks.full())
+
+    taken = [tasks.get_nowait(), tasks.get(timeout=1)]
+
+    assert (sizes, taken, tasks.empty()) == ((2, False, False), ["one", "two"], True)
+    for get in (tasks.get_nowait, lambda: tasks.get(timeout=0.01)):
+        with pytest.raises(queue.Empty):
+            get()
+    tasks.task_done()
+    tasks.task_done()
+    with pytest.raises(ValueError, match="called too many times"):
+        tasks.task_done()
+
+
+def test_queue_can_be_waited_for(pool):
+    """An application may have a thread of its own that takes from it."""
+    taken = []
+    thread = threading.Thread(target=lambda: taken.append(pool.queue.get()), daemon=True)
+    thread.start()
+
+    pool.queue.put("task")
+    thread.join(WAIT)
+
+    assert taken == ["task"]
+
+
 def test_worker_that_is_in_no_list_leaves(owner, pool, held, monkeypatch):
     """A signal handler that hands something over while a thread is made starts another one, and one is too many."""
     make = threading.Thread
