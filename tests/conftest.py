@@ -11,6 +11,7 @@ from support import PATIENCE_SECONDS
 
 from snowplow_tracker import StoreOnlyEmitter
 from snowplow_tracker._lifecycle import lifecycle
+from snowplow_tracker._sqlite_file import finish_log
 from snowplow_tracker.testing import LocalCollector
 
 # The same examples each time: what a run finds is to be found again. Those that are marked `long` draw fresh ones.
@@ -92,6 +93,7 @@ def _no_afterlife(request, monkeypatch):
     for worker in workers:
         if isinstance(worker, threading.Thread) and worker is not threading.current_thread():
             worker.join(PATIENCE_SECONDS)
+    finish_log()
 
 
 def end(emitter):
